@@ -1,0 +1,244 @@
+"""OPT-IML Bench as SeqIO sees it: real `seqio.Task`s and `seqio.Mixture`s.
+
+The only module of the package that imports SeqIO and TensorFlow; nothing that trains, evaluates
+or prepares imports it. Texts come from `rendering`, token ids from `tokenization`, rates from
+`mixing`: the same functions that fill a store, so both hold the same examples (tested).
+
+What a task gives: `inputs` and `targets` (ids; concatenated they are the joint tokenization, with
+`</s>` at the end), `inputs_pretokenized`, `targets_pretokenized`, `references`, `id`. Splits:
+`train` (where it has a training part) and `validation` (its evaluation part).
+
+Overlong examples lose the left end of `inputs` (OPT-IML truncates on the left), where SeqIO by
+itself would cut the right.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from optiml_jax.bench import catalog, metrics, record, splits
+from optiml_jax.data import mixing, rendering, tokenization, vocabularies
+
+TRAIN_SPLIT = "train"
+EVAL_SPLIT = "validation"
+
+
+class SeqioVocabulary(seqio.Vocabulary):
+    """Our BPE behind SeqIO's interface; SeqIO pads with 0, an id that OPT text never contains."""
+
+    def __init__(self, vocabulary: vocabularies.Vocabulary):
+        super().__init__(extra_ids=0)
+        self.base = vocabulary
+
+    @property
+    def bos_id(self) -> int:
+        """`</s>`: OPT's documents and prompts start with it, if with anything."""
+        return self.base.eos_id
+
+    @property
+    def eos_id(self) -> int:
+        """`</s>`, 2."""
+        return self.base.eos_id
+
+    @property
+    def unk_id(self) -> int:
+        """`<unk>`, 3; byte-level BPE never produces it."""
+        return self.base.unk_id
+
+    @property
+    def _base_vocab_size(self) -> int:
+        return self.base.size
+
+    def _encode(self, s: Any) -> Sequence[int]:
+        return self.base.encode(tf.compat.as_text(s))
+
+    def _decode(self, ids: Any) -> str:
+        return self.base.decode(ids)
+
+    def _encode_tf(self, s: Any) -> Any:
+        if s.shape.rank == 1:
+            encoded = tf.map_fn(
+                self._encode_tf, s, fn_output_signature=tf.RaggedTensorSpec([None], tf.int32, 0)
+            )
+            return tf.RaggedTensor.from_row_lengths(encoded.values, encoded.row_lengths())
+        ids = tf.numpy_function(
+            lambda text: np.asarray(self._encode(text), np.int32), [s], tf.int32, stateful=False
+        )
+        return tf.ensure_shape(ids, [None])
+
+    def _decode_tf(self, ids: Any) -> Any:
+        if ids.shape.rank == 2:
+            return tf.map_fn(self._decode_tf, ids, fn_output_signature=tf.string)
+        text = tf.numpy_function(
+            lambda row: np.asarray(self._decode(row).encode(), object), [ids], tf.string, False
+        )
+        return tf.ensure_shape(text, [])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SeqioVocabulary) and other.base.digest == self.base.digest
+
+    def __hash__(self) -> int:
+        return hash(self.base.digest)
+
+
+def register_tasks(
+    tasks: Sequence[catalog.BenchTask],
+    assignments: Mapping[str, splits.Assignment],
+    vocabulary: vocabularies.Vocabulary,
+    config: rendering.RenderConfig,
+) -> list[str]:
+    """Adds every task that is not excluded to `seqio.TaskRegistry`; returns their names.
+
+    Raises:
+        ValueError: SeqIO already has a task of this name.
+    """
+    features = {
+        name: seqio.Feature(vocabulary=SeqioVocabulary(vocabulary), add_eos=name == "targets")
+        for name in ("inputs", "targets")
+    }
+    names = []
+    for task in tasks:
+        assignment = assignments[task.spec.name]
+        if assignment.role == "excluded":
+            continue
+        names.append(task.spec.name)
+        parts = (EVAL_SPLIT,) if assignment.role != "train" else (TRAIN_SPLIT, EVAL_SPLIT)
+        seqio.TaskRegistry.add(
+            task.spec.name,
+            source=seqio.FunctionDataSource(
+                functools.partial(_dataset, task=task, assignment=assignment, config=config),
+                splits=parts,
+            ),
+            preprocessors=[functools.partial(_tokenize, vocabulary=vocabulary)],
+            output_features=features,
+            postprocess_fn=_postprocess,
+            metric_fns=[_metric_fn(task.spec)],
+            # SeqIO refills its shuffle buffer from repeats of a small task; see the constant's use.
+            shuffle_buffer_size=max(1, min(1000, task.spec.num_examples)),
+        )
+    return names
+
+
+def register_mixture(
+    name: str,
+    tasks: Sequence[catalog.BenchTask],
+    assignments: Mapping[str, splits.Assignment],
+    spec: mixing.MixtureSpec,
+    config: rendering.RenderConfig,
+) -> None:
+    """Adds `name`, the training mixture of these registered tasks, to `seqio.MixtureRegistry`.
+
+    Rates are computed when SeqIO first asks for one: they need every task's size.
+    """
+    trained = [t for t in tasks if assignments[t.spec.name].role == "train"]
+
+    @functools.cache
+    def rates() -> dict[str, float]:
+        specs = [task.spec for task in trained]
+        sizes = [
+            len(rendering.partition(t.spec, t.load(), assignments[t.spec.name], config).train)
+            for t in trained
+        ]
+        return dict(zip([s.name for s in specs], mixing.mixing_rates(spec, specs, sizes).tolist()))
+
+    seqio.MixtureRegistry.add(
+        name, [(task.spec.name, lambda seqio_task: rates()[seqio_task.name]) for task in trained]
+    )
+
+
+def _examples(
+    task: catalog.BenchTask,
+    assignment: splits.Assignment,
+    config: rendering.RenderConfig,
+    split: str,
+) -> Iterator[record.Example]:
+    content = task.load()
+    parts = rendering.partition(task.spec, content, assignment, config)
+    if split == EVAL_SPLIT:
+        parts = rendering.Partition(parts.evaluation, ())
+    yield from rendering.train_examples(task.spec, content, parts, config, rendering=0)
+
+
+def _dataset(
+    split: str,
+    shuffle_files: bool,
+    seed: int | None = None,
+    *,
+    task: catalog.BenchTask,
+    assignment: splits.Assignment,
+    config: rendering.RenderConfig,
+) -> tf.data.Dataset:
+    """SeqIO's dataset function; a task is one small file, so there are no files to shuffle."""
+    del shuffle_files, seed
+
+    def generate() -> Iterator[dict[str, Any]]:
+        for example in _examples(task, assignment, config, split):
+            yield {
+                "source": example.source,
+                "target": example.target,
+                "references": list(example.references),
+                "id": example.id,
+            }
+
+    text = tf.TensorSpec([], tf.string)
+    signature = {
+        "source": text,
+        "target": text,
+        "references": tf.TensorSpec([None], tf.string),
+        "id": text,
+    }
+    return tf.data.Dataset.from_generator(generate, output_signature=signature)
+
+
+def _tokenize(
+    dataset: tf.data.Dataset,
+    sequence_length: Mapping[str, int | None] | None = None,
+    *,
+    vocabulary: vocabularies.Vocabulary,
+) -> tf.data.Dataset:
+    lengths = sequence_length or {}
+
+    def split_ids(source: bytes, target: bytes) -> tuple[np.ndarray, np.ndarray]:
+        (one,) = tokenization.tokenize_examples(vocabulary, [(source.decode(), target.decode())])
+        inputs, targets = one.ids[: one.loss_start], one.ids[one.loss_start :]
+        kept = [
+            ids[-length:] if (length := lengths.get(name)) else ids
+            for name, ids in (("inputs", inputs), ("targets", targets))
+        ]
+        return np.asarray(kept[0], np.int32), np.asarray(kept[1], np.int32)
+
+    def tokenize(example: dict[str, Any]) -> dict[str, Any]:
+        inputs, targets = tf.numpy_function(
+            split_ids, [example["source"], example["target"]], (tf.int32, tf.int32), stateful=False
+        )
+        return {
+            "inputs": tf.ensure_shape(inputs, [None]),
+            "targets": tf.ensure_shape(targets, [None]),
+            "inputs_pretokenized": example["source"],
+            "targets_pretokenized": example["target"],
+            "references": example["references"],
+            "id": example["id"],
+        }
+
+    return dataset.map(tokenize, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _postprocess(output: str, example: Mapping[str, Any], is_target: bool) -> Any:
+    """SeqIO calls this on both sides: references for a target, the text for a prediction."""
+    if is_target:
+        return [reference.decode() for reference in example["references"]]
+    return output
+
+
+def _metric_fn(task: catalog.TaskSpec) -> Any:
+    metric = metrics.METRICS[task.metric]
+
+    def mean_score(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+        scores = [metric(p, references) for p, references in zip(predictions, targets)]
+        return {task.metric: float(np.mean(scores))}
+
+    return mean_score

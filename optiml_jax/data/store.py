@@ -1,0 +1,449 @@
+"""The prepared store on disk: what it holds, how it is opened, how it is written atomically.
+
+    STORE/
+      index.json             settings, task table, shards with size and sha256; the commit point
+      examples-DIGEST.npz    lengths and loss starts of all training examples
+      shards/VIEW-SHARD-DIGEST.array_record
+      vocabulary/            the vocabulary that the ids are of
+
+Files are named by their content, so a changed task adds new files and `index.json` is replaced
+last, in one rename: a killed writer leaves the old store or the new one. A *view* is one way of
+rendering every task: `train_R` for training rendering R (token ids), `eval_Kshot` for evaluation
+with K demonstrations (text, as `EvalRecord`s). A task's records of a view are consecutive in one
+shard, the one its name hashes to.
+
+`prepare` decides what goes in; `packing` and `stream` decide what comes out. Left out on purpose:
+any choice of tasks, rates or order.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from array_record.python import array_record_module
+
+from optiml_jax import errors
+from optiml_jax.bench import catalog, record
+from optiml_jax.data import vocabularies
+from optiml_jax.errors import InputError
+
+FORMAT = 1
+INDEX_FILE = "index.json"
+SHARD_FOLDER = "shards"
+VOCABULARY_FOLDER = "vocabulary"
+
+HASH_ON_OPEN_BYTES = 512 * 2**20
+"""Shards are hashed when first opened up to this much in all; a larger store relies on
+ArrayRecord's own block hashes, which are checked when a block is read."""
+
+_WRITER_OPTIONS = "group_size:1,uncompressed"
+_READER_OPTIONS = "readahead_buffer_size:0,index_storage_option:in_memory"
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a task's records of one view lie: `count` records from `first` on in `shard`."""
+
+    shard: int
+    first: int
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTask:
+    """One row of the store's task table.
+
+    Attributes:
+        spec: the catalog row.
+        role: train, validation, test or excluded, under the store's split.
+        level: level of generalization of its evaluation part ("" when excluded).
+        reason: why the split put it there.
+        key: digest of all that its records depend on.
+        places: view -> where its records are; a view without records of this task is absent.
+        first_example: index of its first training example in the store's arrays.
+        num_train: training examples of one rendering.
+        num_eval: evaluation records of one view.
+        num_tokens: tokens of its training examples, first rendering, `</s>` included.
+        num_target_tokens: those that carry loss.
+        num_truncated: training examples cut on the left to the store's `max_tokens`.
+    """
+
+    spec: catalog.TaskSpec
+    role: str
+    level: str
+    reason: str
+    key: str
+    places: Mapping[str, Place]
+    first_example: int
+    num_train: int
+    num_eval: int
+    num_tokens: int
+    num_target_tokens: int
+    num_truncated: int
+
+    @property
+    def name(self) -> str:
+        """The SeqIO name, `benchmark__task`."""
+        return self.spec.name
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as it stands in index.json."""
+        row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        row["spec"] = self.spec.to_json()
+        row["places"] = {v: [p.shard, p.first, p.count] for v, p in self.places.items()}
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "StoredTask":
+        """The inverse of `to_json`."""
+        values = dict(row)
+        values["spec"] = catalog.TaskSpec.from_json(row["spec"])
+        values["places"] = {v: Place(*place) for v, place in row["places"].items()}
+        return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardFile:
+    """A shard as the index promises it."""
+
+    file: str
+    num_bytes: int
+    sha256: str
+    num_records: int
+
+
+def open_store(path: str | os.PathLike[str], verify: bool = False) -> "Store":
+    """Opens a store written by `optiml prepare`.
+
+    Args:
+        path: the folder.
+        verify: hash every shard now, whatever its size.
+
+    Raises:
+        InputError: no store there, another format, or a file that is missing, cut or altered.
+    """
+    folder = pathlib.Path(path)
+    index = read_index(folder)
+    if index is None:
+        what = "has no index.json" if folder.is_dir() else "does not exist"
+        raise InputError(
+            f"store '{folder}' {what}. Make one with"
+            " `optiml prepare BENCHMARK --data_dir=DIR --out=STORE`."
+        )
+    store = Store(folder, index)
+    store.check_files(verify)
+    return store
+
+
+def read_index(folder: pathlib.Path) -> dict[str, Any] | None:
+    """The parsed index.json of a store, or None where there is none.
+
+    Raises:
+        InputError: it is damaged or of another format.
+    """
+    try:
+        text = (folder / INDEX_FILE).read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(f"{folder / INDEX_FILE}: cannot be read: {error.strerror}.") from error
+    try:
+        index = json.loads(text)
+    except ValueError as error:
+        raise InputError(
+            f"{folder / INDEX_FILE}: damaged ({error}). Run `optiml prepare` again into this"
+            " folder after removing it."
+        ) from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        found = index.get("format") if isinstance(index, dict) else type(index).__name__
+        raise InputError(
+            f"{folder / INDEX_FILE}: store format {found!r}, this version reads {FORMAT}."
+            " Prepare the store again."
+        )
+    return index
+
+
+class Store:
+    """A prepared store, read only. Use `open_store`.
+
+    Attributes:
+        path: the folder.
+        meta: all of index.json but tasks and shards: mixture, split, seed, prompt, max_tokens, ...
+        tasks: the task table, in the order of the example arrays.
+    """
+
+    def __init__(self, path: pathlib.Path, index: Mapping[str, Any]):
+        self.path = path
+        self.meta = {k: v for k, v in index.items() if k not in ("tasks", "shards")}
+        self.tasks = tuple(StoredTask.from_json(row) for row in index["tasks"])
+        self.shards: dict[str, list[ShardFile]] = {
+            view: [ShardFile(**shard) for shard in shards]
+            for view, shards in index["shards"].items()
+        }
+        self._readers: dict[tuple[str, int], array_record_module.ArrayRecordReader] = {}
+        total = sum(shard.num_bytes for shards in self.shards.values() for shard in shards)
+        self._hash_on_open = total <= HASH_ON_OPEN_BYTES
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, StoredTask]:
+        """Tasks by SeqIO name."""
+        return {task.name: task for task in self.tasks}
+
+    @property
+    def num_renderings(self) -> int:
+        """Training renderings of every task."""
+        return self.meta["num_renderings"]
+
+    @property
+    def eval_views(self) -> tuple[str, ...]:
+        """Names of the evaluation views, e.g. ("eval_0shot", "eval_5shot")."""
+        return tuple(sorted(view for view in self.shards if view.startswith("eval_")))
+
+    @functools.cached_property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = self.meta["arrays"]
+        path = self.path / arrays["file"]
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != arrays["sha256"]:
+            raise InputError(f"{path}: altered since it was prepared. Prepare the store again.")
+        with np.load(io.BytesIO(data)) as archive:
+            return {name: archive[name] for name in archive.files}
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int32 [num_renderings, num_examples]: tokens of each training example."""
+        return self._arrays["lengths"]
+
+    @property
+    def loss_starts(self) -> np.ndarray:
+        """int32 [num_renderings, num_examples]: first token of each example that carries loss."""
+        return self._arrays["loss_starts"]
+
+    @functools.cached_property
+    def example_places(self) -> tuple[np.ndarray, np.ndarray]:
+        """(shard, record) of each training example, int32 and int64 [num_renderings, num_examples]."""
+        shape = self.lengths.shape
+        shard, number = np.zeros(shape, np.int32), np.zeros(shape, np.int64)
+        for rendering in range(self.num_renderings):
+            view = train_view(rendering)
+            for task in self.tasks:
+                if place := task.places.get(view):
+                    own = slice(task.first_example, task.first_example + place.count)
+                    shard[rendering, own] = place.shard
+                    number[rendering, own] = np.arange(place.first, place.first + place.count)
+        return shard, number
+
+    def vocabulary(self) -> vocabularies.Vocabulary:
+        """The vocabulary that the store's ids are of."""
+        return vocabularies.load_vocabulary(self.path / VOCABULARY_FOLDER)
+
+    def select(self, name: str | None) -> tuple[StoredTask, ...]:
+        """Tasks that a mixture or task name stands for; None is the store's own mixture.
+
+        Raises:
+            InputError: no task, benchmark, category-free mixture of this name is in the store.
+        """
+        benchmarks = {task.spec.benchmark for task in self.tasks}
+        if name is None or name in (self.meta["mixture"], self.meta["split"]):
+            return self.tasks
+        if name in benchmarks:
+            return tuple(task for task in self.tasks if task.spec.benchmark == name)
+        if name in self.by_name:
+            return (self.by_name[name],)
+        known = {self.meta["mixture"], self.meta["split"], *benchmarks, *self.by_name}
+        raise errors.unknown("mixture or task", name, known, f"store '{self.path}'")
+
+    def read(self, view: str, shard: int, numbers: Sequence[int]) -> list[bytes]:
+        """Raw records of one shard, in the order asked for.
+
+        Raises:
+            InputError: the shard is missing, cut or altered; it is named.
+        """
+        reader = self._reader(view, shard)
+        try:
+            return reader.read(list(numbers))
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise self._damaged(self.shards[view][shard], str(error)) from error
+
+    def eval_records(
+        self, view: str, tasks: Sequence[str] | None = None
+    ) -> Iterator[record.EvalRecord]:
+        """Evaluation records of a view, task by task in the table's order.
+
+        Args:
+            view: e.g. "eval_0shot".
+            tasks: SeqIO names; None for all that have an evaluation part.
+
+        Raises:
+            InputError: unknown view or task, or a damaged shard.
+        """
+        if view not in self.eval_views:
+            raise errors.unknown("view", view, self.eval_views, f"store '{self.path}'")
+        chosen = self.tasks if tasks is None else [self._task(name) for name in tasks]
+        for task in chosen:
+            if place := task.places.get(view):
+                numbers = range(place.first, place.first + place.count)
+                for data in self.read(view, place.shard, numbers):
+                    yield record.EvalRecord.from_json(json.loads(data))
+
+    def train_tokens(self, rendering: int, task: str, number: int) -> np.ndarray:
+        """Token ids of one training example, int32; for looking at single examples."""
+        place = self._task(task).places[train_view(rendering)]
+        (data,) = self.read(train_view(rendering), place.shard, [place.first + number])
+        return np.frombuffer(data, self.token_dtype).astype(np.int32)
+
+    @property
+    def token_dtype(self) -> np.dtype:
+        """How token ids lie in training records, little-endian."""
+        return np.dtype(self.meta["token_dtype"])
+
+    def check_files(self, verify: bool) -> None:
+        """Every promised file is there with its promised size (and hash, with `verify`)."""
+        for view, shards in self.shards.items():
+            for number, shard in enumerate(shards):
+                path = self.path / SHARD_FOLDER / shard.file
+                try:
+                    size = path.stat().st_size
+                except FileNotFoundError:
+                    raise self._damaged(shard, "it is missing") from None
+                if size != shard.num_bytes:
+                    raise self._damaged(shard, f"it has {size} bytes, not {shard.num_bytes}")
+                if verify:
+                    self._reader(view, number)
+                    check_hash(path, shard.sha256)
+
+    def _reader(self, view: str, shard: int) -> array_record_module.ArrayRecordReader:
+        if (view, shard) not in self._readers:
+            promised = self.shards[view][shard]
+            path = self.path / SHARD_FOLDER / promised.file
+            if self._hash_on_open:
+                check_hash(path, promised.sha256)
+            try:
+                reader = array_record_module.ArrayRecordReader(str(path), _READER_OPTIONS)
+            except (RuntimeError, ValueError) as error:
+                raise self._damaged(promised, str(error)) from error
+            self._readers[view, shard] = reader
+        return self._readers[view, shard]
+
+    def _task(self, name: str) -> StoredTask:
+        if name not in self.by_name:
+            raise errors.unknown("task", name, self.by_name, f"store '{self.path}'")
+        return self.by_name[name]
+
+    def _damaged(self, shard: ShardFile, what: str) -> InputError:
+        return InputError(
+            f"store '{self.path}': shard '{shard.file}' is damaged: {what}. Delete that file and"
+            " run the same `optiml prepare` again: it rewrites only what is missing."
+        )
+
+
+def train_view(rendering: int) -> str:
+    """The view of training rendering `rendering`."""
+    return f"train_{rendering}"
+
+
+def eval_view(shots: int) -> str:
+    """The evaluation view with `shots` demonstrations."""
+    return f"eval_{shots}shot"
+
+
+def shard_of(task: str, num_shards: int) -> int:
+    """The shard a task lives in; the same on every machine."""
+    return int.from_bytes(hashlib.sha256(task.encode()).digest()[:8], "little") % num_shards
+
+
+def file_sha256(path: pathlib.Path) -> str:
+    """Sha256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_hash(path: pathlib.Path, sha256: str) -> None:
+    """Raises InputError where the file's hash is not the promised one."""
+    if file_sha256(path) != sha256:
+        raise InputError(
+            f"store '{path.parent.parent}': shard '{path.name}' was altered since it was prepared"
+            " (its sha256 differs). Delete that file and run the same `optiml prepare` again: it"
+            " rewrites only what is missing."
+        )
+
+
+def write_shard(folder: pathlib.Path, view: str, number: int, records: Sequence[bytes]) -> ShardFile:
+    """Writes one shard under a name made of its content."""
+    sha = hashlib.sha256()
+    for data in records:
+        sha.update(len(data).to_bytes(8, "little"))
+        sha.update(data)
+    name = f"{view}-{number:03d}-{sha.hexdigest()[:16]}.array_record"
+    path = folder / SHARD_FOLDER / name
+    temporary = path.with_name(f".{name}.{os.getpid()}")
+    writer = array_record_module.ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
+    for data in records:
+        writer.write(data)
+    writer.close()
+    temporary.replace(path)
+    return ShardFile(name, path.stat().st_size, file_sha256(path), len(records))
+
+
+def write_arrays(folder: pathlib.Path, lengths: np.ndarray, loss_starts: np.ndarray) -> dict[str, str]:
+    """Writes the example arrays; returns their entry in index.json."""
+    buffer = io.BytesIO()
+    np.savez(buffer, lengths=lengths, loss_starts=loss_starts)
+    data = buffer.getvalue()
+    digest = hashlib.sha256(data).hexdigest()
+    name = f"examples-{digest[:16]}.npz"
+    temporary = folder / f".{name}.{os.getpid()}"
+    temporary.write_bytes(data)
+    temporary.replace(folder / name)
+    return {"file": name, "sha256": digest}
+
+
+def commit(folder: pathlib.Path, index: Mapping[str, Any]) -> None:
+    """Makes `index` the store's index in one rename, then removes files it does not name."""
+    temporary = folder / f".{INDEX_FILE}.{os.getpid()}"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(index, file, ensure_ascii=False, separators=(",", ":"))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / INDEX_FILE)
+    named = {shard["file"] for shards in index["shards"].values() for shard in shards}
+    for path in (folder / SHARD_FOLDER).iterdir():
+        if path.name not in named:
+            path.unlink()
+    for path in folder.glob("*examples-*.npz*"):
+        if path.name != index["arrays"]["file"]:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def writing(folder: pathlib.Path) -> Iterator[None]:
+    """Holds the store's lock, so that two writers never meet; creates the folders.
+
+    Raises:
+        InputError: the folder cannot be written, or another process writes it now.
+    """
+    try:
+        (folder / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"store '{folder}' cannot be written: {error.strerror}. Give another --out."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"store '{folder}' is being written by another `optiml prepare`. Wait for it, or"
+                " give another --out."
+            ) from None
+        yield

@@ -1,0 +1,85 @@
+"""`optiml`: finds the command, runs it, and turns what went wrong into a message and a code.
+
+Neighbours: one module per command, each with `register(subparsers)` and `run(args) -> int`; they
+import JAX, Grain or SeqIO inside `run`, so that help costs a tenth of a second. Faults of this
+package keep their traceback on purpose; only `InputError` becomes one message.
+
+Exit codes: 0 done; 2 bad usage or bad input; 75 preempted after a saved checkpoint (start the same
+command again); 130 stopped by Ctrl-C.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import optiml_jax
+from optiml_jax import errors
+from optiml_jax.errors import InputError
+from optiml_jax.main import evaluate, flags, inspect, prepare, train
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+COMMANDS = {"prepare": prepare, "train": train, "eval": evaluate, "inspect": inspect}
+
+DESCRIPTION = """\
+OPT-IML in JAX: instruction meta-learning from task files to scores at three levels of
+generalization.
+
+  optiml prepare   task files -> a store of tokenized examples
+  optiml train     a store and gin files -> a run with checkpoints
+  optiml eval      a checkpoint and a store -> results.json, a table of three levels
+  optiml inspect   a store or the catalog -> tasks, categories, levels, token counts
+"""
+
+
+def make_parser() -> flags.Parser:
+    """The parser of all commands."""
+    parser = flags.Parser(prog="optiml", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=optiml_jax.__version__)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for module in COMMANDS.values():
+        module.register(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code; prints errors on stderr."""
+    prog = "optiml"
+    stopped = flags.STOPPED
+    try:
+        parser = make_parser()
+        command = next((word for word in argv if not word.startswith("-")), None)
+        if command is None and not {"-h", "--help", "--version"} & set(argv):
+            parser.check_flags(argv)
+            parser.print_help(sys.stderr)
+            return EXIT_BAD_INPUT
+        if command is not None and argv[0] == command:
+            if command not in COMMANDS:
+                raise errors.unknown("command", command, COMMANDS)
+            prog = f"optiml {command}"
+        others, bindings = flags.split_gin_flags(argv)
+        args, extra = parser.parse_known_args(others)
+        args.parser.check_flags(extra)
+        stopped = args.stopped
+        if bindings and not hasattr(args, "gin_file"):
+            raise InputError(f"{prog} reads no gin configuration, got --gin.{bindings[0][0]}.")
+        args.gin = bindings
+        return args.run(args)
+    except InputError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"\n{prog}: stopped. {stopped}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has what it wanted; the exit must not flush to it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as error:  # argparse, after --help and --version
+        return int(error.code or 0)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,181 @@
+"""The shape of an OPT decoder, the published sizes, and the arithmetic that follows from them.
+
+A config is frozen and checks itself when made. `architecture()` tells which fields make a model
+the same model: the rest (dropout, dtype, remat, scan, back-end) may change between two runs over
+one checkpoint. The 350M variant (post-LN, projected embeddings) is left out: it is another
+architecture, not another size.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from optiml_jax import errors
+from optiml_jax.model import attention
+
+DTYPES = ("bfloat16", "float32")
+REMAT = ("none", "full")
+ARCHITECTURE_FIELDS = (
+    "vocab_size",
+    "num_layers",
+    "num_heads",
+    "d_model",
+    "ffn_dim",
+    "max_positions",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptConfig:
+    """An OPT decoder: pre-LN, ReLU, biases everywhere, learned positions, tied head.
+
+    Attributes:
+        vocab_size: OPT's 50,265 entries padded to 50,272.
+        max_positions: longest document; the table has two rows more (OPT's offset).
+        dropout_rate: after the attention output and after fc2, before the residual is added.
+        attention_dropout_rate: on attention probabilities.
+        embedding_dropout: apply `dropout_rate` to embeddings also (OPT-IML does, OPT does not).
+        dtype: of computation; parameters are float32 always.
+        init_std: 0.006; out_proj and fc2 use init_std / sqrt(2 L).
+        remat: "full" recomputes each layer in the backward pass.
+        scan_layers: False unrolls the loop over the same stacked parameters.
+        attention: name of a back-end in `model/attention.py`.
+
+    Source: OPT (arXiv 2205.01068) §2.1, §2.2, Table 1; OPT-IML (arXiv 2212.12017) §3.3.
+    """
+
+    vocab_size: int
+    num_layers: int
+    num_heads: int
+    d_model: int
+    ffn_dim: int
+    max_positions: int = 2048
+    dropout_rate: float = 0.1
+    attention_dropout_rate: float = 0.1
+    embedding_dropout: bool = False
+    dtype: str = "bfloat16"
+    init_std: float = 0.006
+    remat: str = "none"
+    scan_layers: bool = True
+    attention: str = "dense"
+
+    def __post_init__(self) -> None:
+        for name in ARCHITECTURE_FIELDS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise errors.InputError(
+                    f"model config: '{name}' is {value!r}, expected a whole number of at least 1."
+                )
+        if self.d_model % self.num_heads:
+            raise errors.InputError(
+                f"model config: d_model {self.d_model} does not divide into {self.num_heads} "
+                "heads. Choose num_heads among the divisors of d_model."
+            )
+        for name in ("dropout_rate", "attention_dropout_rate"):
+            value = getattr(self, name)
+            if not 0.0 <= value < 1.0:
+                raise errors.InputError(
+                    f"model config: '{name}' is {value!r}, expected 0 <= rate < 1."
+                )
+        if self.init_std <= 0.0:
+            raise errors.InputError(
+                f"model config: 'init_std' is {self.init_std!r}, expected a positive number."
+            )
+        for name, known in (
+            ("dtype", DTYPES),
+            ("remat", REMAT),
+            ("attention", tuple(attention.BACK_ENDS)),
+        ):
+            if getattr(self, name) not in known:
+                raise errors.unknown(name, str(getattr(self, name)), known, "model config")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.d_model // self.num_heads
+
+    def architecture(self) -> dict[str, int]:
+        """The fields that two runs must share to read each other's checkpoints."""
+        return {name: getattr(self, name) for name in ARCHITECTURE_FIELDS}
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain values that `from_json` reads."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str = "model config") -> "OptConfig":
+        """Reads `to_json`'s dict.
+
+        Raises:
+            InputError: a field is missing or unknown.
+        """
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise errors.unknown("field", name, known, where)
+        missing = [name for name in ARCHITECTURE_FIELDS if name not in values]
+        if missing:
+            raise errors.InputError(f"{where}: missing field(s) {', '.join(missing)}.")
+        return cls(**values)
+
+    def num_params(self) -> int:
+        """Trainable numbers, the tied embedding counted once.
+
+        Example:
+            125m has 125,239,296 with OPT's vocabulary.
+        """
+        width, hidden = self.d_model, self.ffn_dim
+        attention_params = 4 * (width * width + width)
+        ffn_params = width * hidden + hidden + hidden * width + width
+        norms = 2 * 2 * width
+        tables = (self.vocab_size + self.max_positions + 2) * width
+        return tables + self.num_layers * (attention_params + ffn_params + norms) + 2 * width
+
+    def flops_per_token(self, length: int | None = None) -> float:
+        """Floating-point operations of forward and backward pass per token of a full row.
+
+        Counts matrix products only (6 per weight, the head included, lookups not) and half of the
+        attention square, since it is causal. `length` defaults to `max_positions`.
+        """
+        length = self.max_positions if length is None else length
+        weights = self.num_layers * (4 * self.d_model**2 + 2 * self.d_model * self.ffn_dim)
+        weights += self.vocab_size * self.d_model
+        attention_square = 2 * self.num_layers * length * self.d_model / 2
+        return 6.0 * (weights + attention_square)
+
+
+def _size(num_layers: int, num_heads: int, d_model: int) -> OptConfig:
+    return OptConfig(
+        vocab_size=50272,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        d_model=d_model,
+        ffn_dim=4 * d_model,
+    )
+
+
+# OPT (arXiv 2205.01068) Table 1; the feed-forward width is 4 times the model width.
+PUBLISHED: dict[str, OptConfig] = {
+    "125m": _size(12, 12, 768),
+    "1.3b": _size(24, 32, 2048),
+    "2.7b": _size(32, 32, 2560),
+    "6.7b": _size(32, 32, 4096),
+    "13b": _size(40, 40, 5120),
+    "30b": _size(48, 56, 7168),
+    "66b": _size(64, 72, 9216),
+    "175b": _size(96, 96, 12288),
+}
+
+
+def published(size: str, **changes: Any) -> OptConfig:
+    """The config of a published size, with some fields changed.
+
+    Example:
+        published("1.3b", dtype="float32", embedding_dropout=True)
+
+    Raises:
+        InputError: no such size.
+    """
+    if size not in PUBLISHED:
+        raise errors.unknown("model size", size, PUBLISHED)
+    return dataclasses.replace(PUBLISHED[size], **changes)

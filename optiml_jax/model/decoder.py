@@ -1,0 +1,270 @@
+"""The OPT decoder: token ids to hidden states to logits, with an optional key-value cache.
+
+The functions at the end are the whole face: parameters are a plain nested dict of float32 arrays,
+layers stacked on axis 0. Linen stays inside. `logical_axes` mirrors the parameter tree and is
+what `model/partitioning.py` turns into shardings.
+
+    token_embedding [V, D]   position_embedding [P + 2, D]   final_norm {scale, bias} [D]
+    layers/attention_norm, layers/ffn_norm {scale, bias} [L, D]
+    layers/qkv   kernel [L, D, N, 3, H]  bias [L, N, 3, H]    query, key, value of a head side by side
+    layers/out   kernel [L, N, H, D]     bias [L, D]
+    layers/fc1   kernel [L, D, F]        bias [L, F]
+    layers/fc2   kernel [L, F, D]        bias [L, D]
+
+Left out on purpose: sampling (`infer/`), losses (`train/losses.py`), the 350M variant.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, Key
+
+from optiml_jax import types
+from optiml_jax.model import attention, layers, partitioning
+from optiml_jax.model.config import OptConfig
+
+# fairseq starts positions at padding_idx + 1 (metaseq PositionalEmbedding; HF `offset = 2`).
+POSITION_OFFSET = 2
+Params = dict[str, Any]
+Cache = dict[str, jax.Array]
+
+
+class DecoderLayer(nn.Module):
+    """One pre-LN layer: x + drop(attention(norm(x))), then x + drop(fc2(relu(fc1(norm(x)))))."""
+
+    config: OptConfig
+
+    @nn.compact
+    def __call__(self, hidden, dropout_rng, cache, context):
+        """Returns the next hidden state and the layer's updated cache (None without one).
+
+        Args:
+            cache: {"keys", "values"} [B, S, N, H] of this layer, or None.
+            context: what all layers share, see `hidden_states`.
+        """
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        small_std = config.init_std / (2 * config.num_layers) ** 0.5
+        width, heads = (config.d_model,), (config.num_heads, config.head_dim)
+        probs_rng, attention_rng, ffn_rng = (
+            (None, None, None) if dropout_rng is None else jax.random.split(dropout_rng, 3)
+        )
+
+        residual = hidden
+        hidden = layers.LayerNorm(name="attention_norm")(hidden)
+        qkv = layers.Linear(
+            width,
+            (config.num_heads, 3, config.head_dim),
+            config.init_std,
+            dtype,
+            name="qkv",
+        )(hidden)
+        qkv = partitioning.constrain(qkv, ("batch", "length", "heads", "qkv", "head_dim"))
+        query, key, value = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
+        query = query * jnp.asarray(config.head_dim**-0.5, dtype)
+        if cache is not None:
+            rows, slots = context["rows"], context["query_slots"]
+            cache = {
+                "keys": cache["keys"].at[rows, slots].set(key, mode="drop"),
+                "values": cache["values"].at[rows, slots].set(value, mode="drop"),
+            }
+            key, value = cache["keys"], cache["values"]
+        mixed = attention.BACK_ENDS[config.attention](
+            query,
+            key,
+            value,
+            query_segment_ids=context["query_segment_ids"],
+            key_segment_ids=context["key_segment_ids"],
+            query_slots=context["query_slots"],
+            dropout_rate=config.attention_dropout_rate,
+            dropout_rng=probs_rng,
+        )
+        mixed = partitioning.constrain(mixed, ("batch", "length", "heads", "head_dim"))
+        mixed = layers.Linear(heads, width, small_std, dtype, name="out")(mixed)
+        hidden = residual + layers.dropout(mixed, config.dropout_rate, attention_rng)
+        hidden = partitioning.constrain(hidden, ("batch", "length", "features"))
+
+        residual = hidden
+        hidden = layers.LayerNorm(name="ffn_norm")(hidden)
+        hidden = layers.Linear(width, (config.ffn_dim,), config.init_std, dtype, name="fc1")(hidden)
+        hidden = nn.relu(partitioning.constrain(hidden, ("batch", "length", "ffn")))
+        hidden = layers.Linear((config.ffn_dim,), width, small_std, dtype, name="fc2")(hidden)
+        hidden = residual + layers.dropout(hidden, config.dropout_rate, ffn_rng)
+        return partitioning.constrain(hidden, ("batch", "length", "features")), cache
+
+
+class Decoder(nn.Module):
+    """Embeddings, the stack of layers, the final norm."""
+
+    config: OptConfig
+
+    @nn.compact
+    def __call__(self, inputs, positions, dropout_rng, cache, context):
+        """Returns hidden states [B, T, D] and the stacked cache of all layers."""
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        table_init = layers.zero_row(nn.initializers.normal(config.init_std), types.PAD_ID)
+        tokens = self.param(
+            "token_embedding", table_init, (config.vocab_size, config.d_model), jnp.float32
+        )
+        places = self.param(
+            "position_embedding",
+            table_init,
+            (config.max_positions + POSITION_OFFSET, config.d_model),
+            jnp.float32,
+        )
+        # Gathered over fsdp before the lookup: XLA would else replicate the whole gather.
+        tokens = partitioning.constrain(tokens, ("vocab", "features"))
+        places = partitioning.constrain(places, ("positions", "features"))
+        hidden = tokens[inputs] + places[positions + jnp.int32(POSITION_OFFSET)]
+        hidden = partitioning.constrain(hidden.astype(dtype), ("batch", "length", "features"))
+
+        layer_rngs = None
+        if dropout_rng is not None:
+            rngs = jax.random.split(dropout_rng, config.num_layers + 1)
+            layer_rngs = rngs[1:]
+            if config.embedding_dropout:
+                hidden = layers.dropout(hidden, config.dropout_rate, rngs[0])
+
+        layer = DecoderLayer
+        if config.remat == "full":
+            layer = nn.remat(layer, prevent_cse=not config.scan_layers)
+        stack = nn.scan(
+            layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, 0, nn.broadcast),
+            length=config.num_layers,
+            unroll=1 if config.scan_layers else config.num_layers,
+        )(config, name="layers")
+        hidden, cache = stack(hidden, layer_rngs, cache, context)
+        return layers.LayerNorm(name="final_norm")(hidden), cache
+
+
+def init_params(config: OptConfig, rng: Key[Array, ""]) -> Params:
+    """Draws parameters: N(0, 0.006), N(0, 0.006 / sqrt(2 L)) for out and fc2, biases 0.
+
+    The pad rows of both tables are zero. The draw does not depend on the mesh; run it under `jit`
+    with `out_shardings` to make every array where it will live.
+
+    Source: OPT (arXiv 2205.01068) §2.2.
+    """
+    ids = jnp.zeros((1, 1), jnp.int32)
+    context = _context(ids + jnp.int32(1), None, None)
+    return Decoder(config).init({"params": rng}, ids, ids, None, None, context)["params"]
+
+
+def logical_axes(config: OptConfig) -> dict[str, Any]:
+    """The logical names of every parameter's axes, in the tree of `init_params`."""
+    del config  # Every size has the same tree.
+    norm = {"scale": ("layers", "norm"), "bias": ("layers", "norm")}
+    return {
+        "token_embedding": ("vocab", "embed"),
+        "position_embedding": ("positions", "embed"),
+        "layers": {
+            "attention_norm": dict(norm),
+            "qkv": {
+                "kernel": ("layers", "embed", "heads", "qkv", "head_dim"),
+                "bias": ("layers", "heads", "qkv", "head_dim"),
+            },
+            "out": {
+                "kernel": ("layers", "heads", "head_dim", "embed"),
+                "bias": ("layers", "norm"),
+            },
+            "ffn_norm": dict(norm),
+            "fc1": {"kernel": ("layers", "embed", "ffn"), "bias": ("layers", "ffn")},
+            "fc2": {"kernel": ("layers", "ffn", "embed"), "bias": ("layers", "norm")},
+        },
+        "final_norm": {"scale": ("norm",), "bias": ("norm",)},
+    }
+
+
+def hidden_states(
+    config: OptConfig,
+    params: Params,
+    inputs: Int[Array, "B T"],
+    segment_ids: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    *,
+    dropout_rng: Key[Array, ""] | None = None,
+    cache: Cache | None = None,
+    cache_index: Int[Array, " B"] | None = None,
+) -> tuple[Float[Array, "B T D"], Cache | None]:
+    """The decoder's output after the final norm, in the compute dtype, and the updated cache.
+
+    Args:
+        segment_ids: 1, 2, ... per document of a row, 0 for padding. A token sees the earlier
+            tokens of its own document only.
+        positions: restart at 0 with every document.
+        dropout_rng: None turns dropout off.
+        cache: from `init_cache`; the T new tokens see what it holds and are added to it.
+        cache_index: where each row's new tokens are written; 0 when `cache` is given alone. The
+            caller keeps cache_index + T within the cache: what falls outside is dropped.
+
+    Example:
+        Prompts of 3 and 5 tokens: prefill with T = 5, the short row padded (segment 0), then step
+        with T = 1 and cache_index [3, 5], positions [[3], [5]]: the step overwrites the padding.
+    """
+    layer_cache = None
+    if cache is not None and cache_index is None:
+        cache_index = jnp.zeros(inputs.shape[0], jnp.int32)
+    context = _context(segment_ids, cache, cache_index)
+    if cache is not None:
+        layer_cache = {"keys": cache["keys"], "values": cache["values"]}
+    hidden, layer_cache = Decoder(config).apply(
+        {"params": params}, inputs, positions, dropout_rng, layer_cache, context
+    )
+    if layer_cache is None:
+        return hidden, None
+    return hidden, {**layer_cache, "segment_ids": context["key_segment_ids"]}
+
+
+def logits(
+    config: OptConfig, params: Params, hidden: Float[Array, "*batch D"]
+) -> Float[Array, "*batch V"]:
+    """Scores of the next token, float32, from the tied embedding."""
+    dtype = jnp.dtype(config.dtype)
+    table = partitioning.constrain(params["token_embedding"], ("vocab", "features"))
+    return jnp.dot(
+        hidden.astype(dtype), table.T.astype(dtype), preferred_element_type=jnp.float32
+    )
+
+
+def init_cache(config: OptConfig, batch: int, length: int) -> Cache:
+    """An empty cache for `batch` rows of at most `length` tokens.
+
+    Returns:
+        keys, values [L, B, S, N, H] in the compute dtype; segment_ids [B, S], 0 where empty.
+    """
+    shape = (config.num_layers, batch, length, config.num_heads, config.head_dim)
+    dtype = jnp.dtype(config.dtype)
+    return {
+        "keys": jnp.zeros(shape, dtype),
+        "values": jnp.zeros(shape, dtype),
+        "segment_ids": jnp.zeros((batch, length), jnp.int32),
+    }
+
+
+def cache_logical_axes() -> dict[str, tuple[str, ...]]:
+    """The logical names of the axes of `init_cache`'s arrays."""
+    entry = ("layers", "batch", "length", "heads", "head_dim")
+    return {"keys": entry, "values": entry, "segment_ids": ("batch", "length")}
+
+
+def _context(segment_ids, cache, cache_index):
+    """What all layers share: who may see whom, and where new keys are written."""
+    batch, length = segment_ids.shape
+    slots = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
+    key_segment_ids = segment_ids
+    rows = jnp.arange(batch, dtype=jnp.int32)[:, None]
+    if cache is not None:
+        slots = slots + cache_index[:, None].astype(jnp.int32)
+        key_segment_ids = cache["segment_ids"].at[rows, slots].set(segment_ids, mode="drop")
+    return {
+        "query_segment_ids": segment_ids,
+        "key_segment_ids": key_segment_ids,
+        "query_slots": slots,
+        "rows": rows,
+    }

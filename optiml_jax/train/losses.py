@@ -1,0 +1,137 @@
+"""Cross-entropy over the vocabulary without ever holding the logits of a whole batch.
+
+The head is most of a small model's arithmetic: with V = 50,272 and d = 128, nine tenths of it. Two
+things keep it cheap and exact:
+
+1. Positions are brought into an order where those with loss come first in each row, and only as
+   many chunks are computed as hold any. Instruction rows carry loss on about a seventh of their
+   tokens; a row of plain text carries it everywhere, and then every chunk is computed.
+2. Each chunk's gradient is made beside its loss, in the forward pass, so that nothing of size
+   [tokens, V] outlives its chunk and the backward pass is one multiplication.
+
+The chunk cuts the time axis, so that rows stay where the mesh put them.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from optiml_jax.model import partitioning
+from optiml_jax.model.config import OptConfig
+
+# Tokens of the global batch per chunk and row shard: 512 x 50,272 float32 scores are 103 MB.
+CHUNK_TOKENS = 512
+
+
+def summed_cross_entropy(
+    config: OptConfig,
+    params: dict,
+    hidden: Float[Array, "B T D"],
+    targets: Int[Array, "B T"],
+    loss_weights: Float[Array, "B T"],
+    *,
+    chunk_tokens: int = CHUNK_TOKENS,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sums of -weight * log p(target) in nats, and of the weights; both float32.
+
+    Divide the first by the *global* second for OPT-IML's mean over target tokens.
+
+    Args:
+        hidden: position t predicts `targets[:, t]`.
+        chunk_tokens: positions per chunk and row shard; a matter of memory and speed only.
+
+    Example:
+        weights [[0, 0, 1, 1]]: the last two positions count, and one chunk is computed.
+
+    Source: OPT-IML (arXiv 2212.12017) §3.1; metaseq multiplies gradients by 1 / sample_size.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    row_shards = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    batch, length = targets.shape
+    chunk = max(1, min(length, chunk_tokens * row_shards // batch))
+    # Rows of weight first; the order is stable, so equal weights keep their places.
+    weights = loss_weights.astype(jnp.float32)
+    order = jnp.argsort((weights == 0.0).astype(jnp.int32), axis=1, stable=True)
+    padding = -length % chunk
+    ordered_weights = jnp.pad(jnp.take_along_axis(weights, order, axis=1), ((0, 0), (0, padding)))
+    ordered_targets = jnp.pad(jnp.take_along_axis(targets, order, axis=1), ((0, 0), (0, padding)))
+    ordered_hidden = jnp.pad(
+        jnp.take_along_axis(hidden, order[:, :, None], axis=1), ((0, 0), (0, padding), (0, 0))
+    )
+    table = partitioning.constrain(params["token_embedding"], ("vocab", "features"))
+    total = _ordered_loss(
+        ordered_hidden, table, ordered_targets, ordered_weights, chunk, config.dtype
+    )
+    return total, jnp.sum(weights)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _ordered_loss(hidden, table, targets, weights, chunk, dtype):
+    """The summed loss of rows whose weighted positions come first."""
+    kernel = table.astype(dtype)
+
+    def add_chunk(index, total):
+        loss, _ = _chunk(hidden, kernel, targets, weights, index, chunk)
+        return total + loss
+
+    return lax.fori_loop(0, _num_chunks(weights, chunk), add_chunk, jnp.float32(0.0))
+
+
+def _ordered_loss_forward(hidden, table, targets, weights, chunk, dtype):
+    kernel = table.astype(dtype)
+
+    def add_chunk(index, carry):
+        total, hidden_gradient, table_gradient = carry
+        loss, (rows, scores_gradient) = _chunk(hidden, kernel, targets, weights, index, chunk)
+        scores_gradient = scores_gradient.astype(dtype)
+        rows_gradient = jnp.dot(scores_gradient, kernel).astype(hidden.dtype)
+        flat = scores_gradient.reshape(-1, scores_gradient.shape[-1])
+        table_gradient += jnp.dot(
+            flat.T, rows.reshape(-1, rows.shape[-1]), preferred_element_type=jnp.float32
+        )
+        hidden_gradient = lax.dynamic_update_slice_in_dim(
+            hidden_gradient, rows_gradient, index * chunk, axis=1
+        )
+        return total + loss, hidden_gradient, table_gradient
+
+    start = (jnp.float32(0.0), jnp.zeros_like(hidden), jnp.zeros(table.shape, jnp.float32))
+    total, hidden_gradient, table_gradient = lax.fori_loop(
+        0, _num_chunks(weights, chunk), add_chunk, start
+    )
+    return total, (hidden_gradient, table_gradient)
+
+
+def _ordered_loss_backward(chunk, dtype, saved, gradient):
+    del chunk, dtype
+    hidden_gradient, table_gradient = saved
+    scaled = hidden_gradient * gradient.astype(hidden_gradient.dtype)
+    return scaled, table_gradient * gradient, None, None
+
+
+_ordered_loss.defvjp(_ordered_loss_forward, _ordered_loss_backward)
+
+
+def _num_chunks(weights, chunk):
+    """Chunks up to the last that holds a weight: the same number on every device."""
+    used = jnp.max(jnp.sum(weights != 0.0, axis=1, dtype=jnp.int32))
+    return (used + jnp.int32(chunk - 1)) // jnp.int32(chunk)
+
+
+def _chunk(hidden, kernel, targets, weights, index, chunk):
+    """Loss of one chunk, its hidden states, and the gradient of its scores."""
+    rows = lax.dynamic_slice_in_dim(hidden, index * chunk, chunk, axis=1)
+    targets = lax.dynamic_slice_in_dim(targets, index * chunk, chunk, axis=1)
+    weights = lax.dynamic_slice_in_dim(weights, index * chunk, chunk, axis=1)
+    scores = jnp.einsum("btd,vd->btv", rows, kernel, preferred_element_type=jnp.float32)
+    scores = partitioning.constrain(scores, ("batch", "length", "vocab"))
+    scores = scores - jnp.max(scores, axis=-1, keepdims=True)
+    exponents = jnp.exp(scores)
+    normalizers = jnp.sum(exponents, axis=-1, keepdims=True)
+    is_target = targets[:, :, None] == jnp.arange(kernel.shape[0], dtype=targets.dtype)
+    target_scores = jnp.sum(jnp.where(is_target, scores, jnp.float32(0.0)), axis=-1)
+    loss = jnp.sum(weights * (jnp.log(normalizers[..., 0]) - target_scores))
+    probs = exponents * (weights[:, :, None] / normalizers)
+    return loss, (rows, probs - jnp.where(is_target, weights[:, :, None], jnp.float32(0.0)))

@@ -117,7 +117,9 @@ def _equalize_clusters(
     categories_array = np.array(categories)
     for benchmark in np.unique(benchmarks):
         own = benchmarks == benchmark
-        present = [c for c in np.unique(categories_array[own]) if _sum(shares, own, categories_array, c)]
+        present = [
+            c for c in np.unique(categories_array[own]) if _sum(shares, own, categories_array, c)
+        ]
         for category in present:
             cluster = own & (categories_array == category)
             target = shares[own].sum() / len(present)

@@ -115,7 +115,9 @@ class Plan:
         draw = np.arange(len(task)) - np.repeat(starts, counts) + before[task]
         epoch, position = np.divmod(draw, self._sizes[task])
         inner = permute(
-            position, self._sizes[task], self._half_bits[task],
+            position,
+            self._sizes[task],
+            self._half_bits[task],
             _mix(self._keys[task] ^ _mix(epoch.astype(np.uint64))),
         )
         num_renderings, num_examples = self._lengths.shape

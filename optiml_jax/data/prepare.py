@@ -82,7 +82,6 @@ def prepare_store(
     out: str | os.PathLike[str],
     vocabulary: vocabularies.Vocabulary,
     config: PrepareConfig,
-    mixture: str,
     progress: Progress = lambda done, total, what: None,
 ) -> PrepareResult:
     """Builds or updates the store at `out`.
@@ -92,7 +91,6 @@ def prepare_store(
             is not among them is removed.
         assignments: role and level of each task.
         vocabulary: of the ids; an existing store must have the same.
-        mixture: name of the store's own mixture, used when a run names none.
 
     Raises:
         InputError: the folder cannot be written, holds something else than a store, or a store
@@ -129,7 +127,7 @@ def prepare_store(
         index = {
             "format": store_lib.FORMAT,
             "created_by": f"optiml_jax {optiml_jax.__version__}",
-            "mixture": mixture,
+            "mixture": _own_mixture(table, config.render.split),
             "split": config.render.split,
             "render": config.render.to_json(),
             "num_renderings": config.render.num_renderings,
@@ -169,7 +167,9 @@ def _old_store(
             raise InputError(f"--out '{folder}' is a file, expected a folder to write a store in.")
         foreign = [p.name for p in folder.iterdir()] if folder.exists() else []
         ours = {store_lib.SHARD_FOLDER, store_lib.VOCABULARY_FOLDER, ".lock"}
-        if foreign := [n for n in foreign if n not in ours and not n.startswith((".", "examples-"))]:
+        if foreign := [
+            n for n in foreign if n not in ours and not n.startswith((".", "examples-"))
+        ]:
             raise InputError(
                 f"--out '{folder}' is not empty and not a store (it has '{foreign[0]}')."
                 " Give a new or empty folder."
@@ -209,7 +209,8 @@ def _key(
     parts = [
         CODE_VERSION,
         task.digest,
-        task.spec.to_json(),
+        # The same files elsewhere are the same task.
+        {name: value for name, value in task.spec.to_json().items() if name != "path"},
         dataclasses.asdict(assignment),
         vocabulary.digest,
         config.render.to_json(),
@@ -344,7 +345,9 @@ def _stored_task(
         return dataclasses.replace(old.by_name[name], places=places)
     assignment = assignments[name]
     return store_lib.StoredTask(
-        spec=by_name[name].spec,
+        spec=dataclasses.replace(
+            by_name[name].spec, category=assignment.category or by_name[name].spec.category
+        ),
         role=assignment.role,
         level=assignment.level,
         reason=assignment.reason,
@@ -357,6 +360,12 @@ def _stored_task(
         num_target_tokens=int((rows.lengths[0] - np.maximum(rows.loss_starts[0], 1)).sum()),
         num_truncated=rows.num_truncated,
     )
+
+
+def _own_mixture(table: Sequence[store_lib.StoredTask], split: str) -> str:
+    """What a run trains on that names no mixture: the one benchmark, or the split's mixture."""
+    benchmarks = {task.spec.benchmark for task in table}
+    return benchmarks.pop() if len(benchmarks) == 1 else split
 
 
 def _concatenate(

@@ -41,7 +41,9 @@ class RenderConfig:
     def __post_init__(self):
         for name in ("num_renderings", "max_train_examples", "max_eval_examples"):
             if getattr(self, name) < 1:
-                raise InputError(f"RenderConfig.{name} is {getattr(self, name)}, expected 1 or more.")
+                raise InputError(
+                    f"RenderConfig.{name} is {getattr(self, name)}, expected 1 or more."
+                )
         if self.seed < 0:
             raise InputError(f"RenderConfig.seed is {self.seed}, expected 0 or more.")
         if not self.shots or min(self.shots) < 0 or len(set(self.shots)) < len(self.shots):
@@ -83,7 +85,9 @@ def partition(
     evaluation = tuple(r for r in records if r.id in held_out)
     train = tuple(r for r in records if r.id not in held_out)
     if len(train) > config.max_train_examples:
-        order = sorted(range(len(train)), key=lambda i: _draw_key(config.seed, task.name, train[i].id))
+        order = sorted(
+            range(len(train)), key=lambda i: _draw_key(config.seed, task.name, train[i].id)
+        )
         train = tuple(train[i] for i in sorted(order[: config.max_train_examples]))
     return Partition(train, evaluation[: config.max_eval_examples])
 

@@ -61,12 +61,13 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def _encode_tf(self, s: Any) -> Any:
         if s.shape.rank == 1:
-            encoded = tf.map_fn(
-                self._encode_tf, s, fn_output_signature=tf.RaggedTensorSpec([None], tf.int32, 0)
-            )
-            return tf.RaggedTensor.from_row_lengths(encoded.values, encoded.row_lengths())
+            ragged = tf.RaggedTensorSpec([None], tf.int32, 0)
+            return tf.map_fn(self._encode_tf, s, fn_output_signature=ragged)
         ids = tf.numpy_function(
-            lambda text: np.asarray(self._encode(text), np.int32), [s], tf.int32, stateful=False
+            lambda text: np.asarray(self._encode(_bytes(text)), np.int32),
+            [s],
+            tf.int32,
+            stateful=False,
         )
         return tf.ensure_shape(ids, [None])
 
@@ -109,10 +110,7 @@ def register_tasks(
         parts = (EVAL_SPLIT,) if assignment.role != "train" else (TRAIN_SPLIT, EVAL_SPLIT)
         seqio.TaskRegistry.add(
             task.spec.name,
-            source=seqio.FunctionDataSource(
-                functools.partial(_dataset, task=task, assignment=assignment, config=config),
-                splits=parts,
-            ),
+            source=_source(task, assignment, config, parts),
             preprocessors=[functools.partial(_tokenize, vocabulary=vocabulary)],
             output_features=features,
             postprocess_fn=_postprocess,
@@ -148,6 +146,21 @@ def register_mixture(
     seqio.MixtureRegistry.add(
         name, [(task.spec.name, lambda seqio_task: rates()[seqio_task.name]) for task in trained]
     )
+
+
+def _bytes(value: Any) -> bytes:
+    """What `tf.numpy_function` hands over: bytes in a graph, an array of one object when eager."""
+    return np.asarray(value, object).item()
+
+
+def _source(
+    task: catalog.BenchTask,
+    assignment: splits.Assignment,
+    config: rendering.RenderConfig,
+    parts: Sequence[str],
+) -> Any:
+    dataset_fn = functools.partial(_dataset, task=task, assignment=assignment, config=config)
+    return seqio.FunctionDataSource(dataset_fn, splits=parts)
 
 
 def _examples(
@@ -202,8 +215,10 @@ def _tokenize(
 ) -> tf.data.Dataset:
     lengths = sequence_length or {}
 
-    def split_ids(source: bytes, target: bytes) -> tuple[np.ndarray, np.ndarray]:
-        (one,) = tokenization.tokenize_examples(vocabulary, [(source.decode(), target.decode())])
+    def split_ids(source: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
+        (one,) = tokenization.tokenize_examples(
+            vocabulary, [(_bytes(source).decode(), _bytes(target).decode())]
+        )
         inputs, targets = one.ids[: one.loss_start], one.ids[one.loss_start :]
         kept = [
             ids[-length:] if (length := lengths.get(name)) else ids
@@ -237,7 +252,9 @@ def _postprocess(output: str, example: Mapping[str, Any], is_target: bool) -> An
 def _metric_fn(task: catalog.TaskSpec) -> Any:
     metric = metrics.METRICS[task.metric]
 
-    def mean_score(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    def mean_score(
+        targets: Sequence[Sequence[str]], predictions: Sequence[str]
+    ) -> dict[str, float]:
         scores = [metric(p, references) for p, references in zip(predictions, targets)]
         return {task.metric: float(np.mean(scores))}
 

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]  # compiled
 
 from optiml_jax import errors
 from optiml_jax.bench import catalog, record
@@ -230,7 +230,7 @@ class Store:
 
     @functools.cached_property
     def example_places(self) -> tuple[np.ndarray, np.ndarray]:
-        """(shard, record) of each training example, int32 and int64 [num_renderings, num_examples]."""
+        """(shard, record) of each training example, [num_renderings, num_examples]."""
         shape = self.lengths.shape
         shard, number = np.zeros(shape, np.int32), np.zeros(shape, np.int64)
         for rendering in range(self.num_renderings):
@@ -325,6 +325,8 @@ class Store:
         if (view, shard) not in self._readers:
             promised = self.shards[view][shard]
             path = self.path / SHARD_FOLDER / promised.file
+            if not path.exists():
+                raise self._damaged(promised, "it is missing")
             if self._hash_on_open:
                 check_hash(path, promised.sha256)
             try:
@@ -377,7 +379,9 @@ def check_hash(path: pathlib.Path, sha256: str) -> None:
         )
 
 
-def write_shard(folder: pathlib.Path, view: str, number: int, records: Sequence[bytes]) -> ShardFile:
+def write_shard(
+    folder: pathlib.Path, view: str, number: int, records: Sequence[bytes]
+) -> ShardFile:
     """Writes one shard under a name made of its content."""
     sha = hashlib.sha256()
     for data in records:
@@ -394,7 +398,9 @@ def write_shard(folder: pathlib.Path, view: str, number: int, records: Sequence[
     return ShardFile(name, path.stat().st_size, file_sha256(path), len(records))
 
 
-def write_arrays(folder: pathlib.Path, lengths: np.ndarray, loss_starts: np.ndarray) -> dict[str, str]:
+def write_arrays(
+    folder: pathlib.Path, lengths: np.ndarray, loss_starts: np.ndarray
+) -> dict[str, str]:
     """Writes the example arrays; returns their entry in index.json."""
     buffer = io.BytesIO()
     np.savez(buffer, lengths=lengths, loss_starts=loss_starts)

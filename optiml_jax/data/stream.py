@@ -189,9 +189,7 @@ class TrainStream:
         loss_starts = self._store.loss_starts[renderings, numbers].astype(np.int64)
         row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         tokens = _read_tokens(self._store, renderings, numbers, self.config.feature_length + 1)
-        return pack_rows(
-            tokens, stored, loss_starts, row_of, len(rows), self.config.feature_length
-        )
+        return pack_rows(tokens, stored, loss_starts, row_of, len(rows), self.config.feature_length)
 
 
 class _Batches:
@@ -203,8 +201,8 @@ class _Batches:
     def __len__(self) -> int:
         return _ENDLESS
 
-    def __getitem__(self, step: Any) -> types.Batch:
-        return self._stream.batch(int(step))
+    def __getitem__(self, index: Any) -> types.Batch:
+        return self._stream.batch(int(index))
 
 
 def _read_tokens(

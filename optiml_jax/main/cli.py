@@ -9,6 +9,7 @@ command again); 130 stopped by Ctrl-C.
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -26,10 +27,11 @@ DESCRIPTION = """\
 OPT-IML in JAX: instruction meta-learning from task files to scores at three levels of
 generalization.
 
-  optiml prepare   task files -> a store of tokenized examples
-  optiml train     a store and gin files -> a run with checkpoints
-  optiml eval      a checkpoint and a store -> results.json, a table of three levels
-  optiml inspect   a store or the catalog -> tasks, categories, levels, token counts
+  optiml prepare super_natural_instructions --data_dir=DIR --out=STORE
+  optiml train --gin_file=models/opt_tiny.gin --gin_file=runs/finetune.gin ...
+  optiml eval --gin_file=models/opt_tiny.gin --gin_file=runs/eval.gin ...
+
+`optiml COMMAND --help` shows a command's flags and whole examples.
 """
 
 
@@ -65,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
         if bindings and not hasattr(args, "gin_file"):
             raise InputError(f"{prog} reads no gin configuration, got --gin.{bindings[0][0]}.")
         args.gin = bindings
+        args.command_line = shlex.join(["optiml", *argv])
         return args.run(args)
     except InputError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ answer at once.
 
 import argparse
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -35,10 +36,8 @@ class Parser(argparse.ArgumentParser):
             return
         flags = [option for option in self._option_string_actions if option.startswith("--")]
         if extra[0].startswith("-"):
-            raise errors.unknown("flag", extra[0].split("=")[0], flags, where=self.prog)
-        raise InputError(
-            f"{self.prog} does not take the argument '{extra[0]}'. See `{self.prog} --help`."
-        )
+            raise errors.unknown("flag", extra[0].split("=")[0], flags)
+        raise InputError(f"unexpected argument '{extra[0]}'. See `{self.prog} --help`.")
 
 
 def add_command(
@@ -61,7 +60,7 @@ def add_command(
     parser = subparsers.add_parser(
         name,
         help=summary,
-        description=description,
+        description=textwrap.fill(description, 80),
         epilog="examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()),
     )
     parser.set_defaults(run=run, parser=parser, stopped=stopped, gin=[])

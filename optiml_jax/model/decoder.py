@@ -6,7 +6,7 @@ what `model/partitioning.py` turns into shardings.
 
     token_embedding [V, D]   position_embedding [P + 2, D]   final_norm {scale, bias} [D]
     layers/attention_norm, layers/ffn_norm {scale, bias} [L, D]
-    layers/qkv   kernel [L, D, N, 3, H]  bias [L, N, 3, H]    query, key, value of a head side by side
+    layers/qkv   kernel [L, D, N, 3, H]  bias [L, N, 3, H]    a head's query, key, value
     layers/out   kernel [L, N, H, D]     bias [L, D]
     layers/fc1   kernel [L, D, F]        bias [L, F]
     layers/fc2   kernel [L, F, D]        bias [L, D]
@@ -131,11 +131,13 @@ class Decoder(nn.Module):
         layer = DecoderLayer
         if config.remat == "full":
             layer = nn.remat(layer, prevent_cse=not config.scan_layers)
+        # Linen declares `in_axes` as a number; it takes one per argument.
+        in_axes: Any = (0, 0, nn.broadcast)
         stack = nn.scan(
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(0, 0, nn.broadcast),
+            in_axes=in_axes,
             length=config.num_layers,
             unroll=1 if config.scan_layers else config.num_layers,
         )(config, name="layers")
@@ -153,7 +155,8 @@ def init_params(config: OptConfig, rng: Key[Array, ""]) -> Params:
     """
     ids = jnp.zeros((1, 1), jnp.int32)
     context = _context(ids + jnp.int32(1), None, None)
-    return Decoder(config).init({"params": rng}, ids, ids, None, None, context)["params"]
+    variables: Any = Decoder(config).init({"params": rng}, ids, ids, None, None, context)
+    return variables["params"]
 
 
 def logical_axes(config: OptConfig) -> dict[str, Any]:
@@ -227,9 +230,7 @@ def logits(
     """Scores of the next token, float32, from the tied embedding."""
     dtype = jnp.dtype(config.dtype)
     table = partitioning.constrain(params["token_embedding"], ("vocab", "features"))
-    return jnp.dot(
-        hidden.astype(dtype), table.T.astype(dtype), preferred_element_type=jnp.float32
-    )
+    return jnp.dot(hidden.astype(dtype), table.T.astype(dtype), preferred_element_type=jnp.float32)
 
 
 def init_cache(config: OptConfig, batch: int, length: int) -> Cache:

@@ -6,6 +6,7 @@ run in the compute dtype; sums over many numbers (norms, gradients of weights) a
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +111,7 @@ class Linear(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, self.output_shape, jnp.float32)
         leading = inputs.shape[: inputs.ndim - len(self.input_shape)]
         size = functools.reduce(lambda a, b: a * b, self.input_shape)
-        outputs = linear(
+        outputs: Any = linear(
             inputs.reshape(-1, size), kernel.reshape(size, -1), bias.reshape(-1), self.dtype
         )
         return outputs.reshape(*leading, *self.output_shape)

@@ -64,7 +64,7 @@ class MeshConfig:
             raise errors.InputError(f"mesh: only one axis may be -1, got {sizes}.")
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of all `devices` (default: every device of the job) with axes `MESH_AXES`.
 
     Raises:

@@ -13,6 +13,7 @@ The chunk cuts the time axis, so that rows stay where the mesh put them.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +63,7 @@ def summed_cross_entropy(
         jnp.take_along_axis(hidden, order[:, :, None], axis=1), ((0, 0), (0, padding), (0, 0))
     )
     table = partitioning.constrain(params["token_embedding"], ("vocab", "features"))
-    total = _ordered_loss(
+    total: Any = _ordered_loss(
         ordered_hidden, table, ordered_targets, ordered_weights, chunk, config.dtype
     )
     return total, jnp.sum(weights)

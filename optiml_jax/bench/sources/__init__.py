@@ -1,0 +1,1 @@
+"""One reader per benchmark's own file format; each gives a list of `catalog.BenchTask`."""

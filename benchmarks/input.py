@@ -1,0 +1,167 @@
+"""Input: process start to first batch, memory, packed tokens per second; SeqIO's mixture beside it.
+
+    python benchmarks/input.py --store=STORE [--data_dir=DIR --seqio_tasks=10,50] [--json]
+
+Each measurement is a fresh process. Tokens are real ones (padding is not counted). SeqIO reads the
+same tasks through `optiml_jax.tasks.register`, its shuffle buffer set to min(1000, examples of the
+task), packed by its own converter to the same length.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+
+BATCH_ROWS = 16
+
+
+def measure_store(store_path: str, length: int, seconds: float) -> dict:
+    """In this process: opens the store, takes a batch, then streams for `seconds`."""
+    import numpy as np
+
+    from optiml_jax.data import store, stream
+
+    opened = store.open_store(store_path)
+    config = stream.StreamConfig(feature_length=length, batch_size=BATCH_ROWS)
+    batches = stream.TrainStream(opened, config).iterate(0)
+    first = next(batches)
+    first_batch = time.time() - float(os.environ["STARTED"])
+    first_rss = _rss_gib()
+    tokens = rows = 0
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        segments = next(batches)["segment_ids"]
+        tokens += int(np.count_nonzero(segments))
+        rows += len(segments)
+    elapsed = time.perf_counter() - started
+    return {
+        "num_tasks": len([t for t in opened.tasks if t.num_train]),
+        "first_batch_seconds": first_batch,
+        "first_batch_rss_gib": first_rss,
+        "tokens_per_second": tokens / elapsed,
+        "rss_gib": _rss_gib(),
+        "fill": tokens / (rows * length),
+        "batch_shape": list(first["inputs"].shape),
+    }
+
+
+def measure_seqio(data_dir: str, length: int, seconds: float, num_tasks: int) -> dict:
+    """In this process: SeqIO's own mixture over the first `num_tasks` training tasks."""
+    import numpy as np
+    import seqio
+
+    from optiml_jax import tasks  # pyright: ignore[reportAttributeAccessIssue]  # see setup.py
+    from optiml_jax.bench import splits
+    from optiml_jax.data import mixing, rendering, seqio_tasks, vocabularies
+
+    found, assignments = tasks.read("super_natural_instructions", data_dir, skip_bad=True)
+    trained = [t for t in found if assignments[t.spec.name].role == "train"][:num_tasks]
+    config = rendering.RenderConfig()
+    kept: dict[str, splits.Assignment] = {t.spec.name: assignments[t.spec.name] for t in trained}
+    seqio_tasks.register_tasks(trained, kept, vocabularies.gpt2_vocabulary(), config)
+    seqio_tasks.register_mixture("bench", trained, kept, mixing.MixtureSpec(), config)
+    dataset = seqio.get_dataset(
+        mixture_or_task_name="bench",
+        task_feature_lengths={"inputs": length, "targets": length},
+        dataset_split="train",
+        shuffle=True,
+        feature_converter=seqio.PrefixLMFeatureConverter(pack=True),
+    )
+    batches = dataset.batch(BATCH_ROWS).prefetch(2).as_numpy_iterator()
+    next(batches)
+    first_batch = time.time() - float(os.environ["STARTED"])
+    first_rss = _rss_gib()
+    tokens = rows = 0
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        batch = next(batches)
+        tokens += int(np.count_nonzero(batch["decoder_segment_ids"]))
+        rows += len(batch["decoder_segment_ids"])
+    elapsed = time.perf_counter() - started
+    return {
+        "num_tasks": len(trained),
+        "first_batch_seconds": first_batch,
+        "first_batch_rss_gib": first_rss,
+        "tokens_per_second": tokens / elapsed,
+        "rss_gib": _rss_gib(),
+        "fill": tokens / (rows * batch["decoder_segment_ids"].shape[1]),
+        "batch_shape": list(batch["decoder_segment_ids"].shape),
+    }
+
+
+def _rss_gib() -> float:
+    with open("/proc/self/status") as status:
+        kib = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    return kib / 2**20
+
+
+def _fresh(arguments: list[str]) -> dict:
+    environment = {**os.environ, "STARTED": str(time.time()), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, os.path.abspath(__file__), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True, text=True, check=False, cwd=os.path.dirname(os.path.abspath(__file__)),
+    )  # fmt: skip
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> None:
+    """Runs every measurement in a process of its own and prints a table or JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--store", help="a prepared store")
+    parser.add_argument("--data_dir", help="task files, for SeqIO's mixture")
+    parser.add_argument("--seqio_tasks", default="10,50", help="numbers of tasks (default 10,50)")
+    parser.add_argument("--length", type=int, default=2048)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of streaming (default 5)")
+    parser.add_argument("--repeats", type=int, default=3, help="of the store's part (default 3)")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--child", choices=["store", "seqio"], help=argparse.SUPPRESS)
+    parser.add_argument("--num_tasks", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child == "store":
+        print(json.dumps(measure_store(args.store, args.length, args.seconds)))
+        return
+    if args.child == "seqio":
+        result = measure_seqio(args.data_dir, args.length, args.seconds, args.num_tasks)
+        print(json.dumps(result))
+        return
+    shape = [f"--length={args.length}", f"--seconds={args.seconds}"]
+    rows = []
+    for _ in range(args.repeats if args.store else 0):
+        rows.append(("store", _fresh(["--child=store", f"--store={args.store}", *shape])))
+    for number in args.seqio_tasks.split(",") if args.data_dir else []:
+        child = ["--child=seqio", f"--data_dir={args.data_dir}", f"--num_tasks={number}", *shape]
+        rows.append(("seqio", _fresh(child)))
+    conditions = {
+        "commit": _commit(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
+        "python": platform.python_version(),
+        "length": args.length,
+        "rows_a_batch": BATCH_ROWS,
+    }
+    if args.json:
+        print(json.dumps({**conditions, "results": [{"reader": r, **row} for r, row in rows]}))
+        return
+    print(", ".join(f"{name}: {value}" for name, value in conditions.items()))
+    print(f"{'reader':8}{'tasks':>7}{'first batch':>13}{'GiB then':>10}{'tokens/s':>13}{'fill':>7}")
+    for reader, row in rows:
+        print(
+            f"{reader:8}{row['num_tasks']:7d}{row['first_batch_seconds']:11.2f} s"
+            f"{row['first_batch_rss_gib']:10.2f}{row['tokens_per_second']:13,.0f}{row['fill']:7.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The three forms of one instance: as its benchmark states it, as it trains, as it is evaluated.
+
+    Record       what the file says        readers -> prompts
+    Example      a source and a target     prompts -> data (tokens, store)
+    EvalRecord   a source and references   store -> eval
+
+Tokens are left out on purpose: text is the last thing that `bench` knows.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from optiml_jax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstration:
+    """A solved instance that a prompt may show."""
+
+    input: str
+    output: str
+    explanation: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One instance as its benchmark states it.
+
+    Attributes:
+        id: unique within its task, stable over releases of the file.
+        input: text of the instance, without instructions.
+        references: accepted answers, the benchmark's first one first; never empty.
+        options: closed set of answers for rank classification, empty for open answers.
+        metadata: whatever else the benchmark says about this instance.
+    """
+
+    id: str
+    input: str
+    references: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One rendered pair; joined by one space it is the training text.
+
+    Attributes:
+        source: instructions and instance, delimiter included; carries no loss.
+        target: the answer that is trained on, one of `references`.
+        prompt_id: the wording that was drawn, see `prompts`.
+    """
+
+    id: str
+    source: str
+    target: str
+    references: tuple[str, ...]
+    options: tuple[str, ...]
+    prompt_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalRecord:
+    """One rendered instance to be answered and scored.
+
+    Attributes:
+        task: name of its task in the catalog, `benchmark__task`.
+        prompt_id: the wording that was drawn, see `prompts`.
+    """
+
+    id: str
+    source: str
+    references: tuple[str, ...]
+    options: tuple[str, ...]
+    task: str
+    prompt_id: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain values that `from_json` reads."""
+        return {
+            "id": self.id,
+            "source": self.source,
+            "references": list(self.references),
+            "options": list(self.options),
+            "task": self.task,
+            "prompt_id": self.prompt_id,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any], where: str = "evaluation record") -> "EvalRecord":
+        """The inverse of `to_json`; `options` and `prompt_id` may be absent.
+
+        Raises:
+            InputError: a field is missing, unknown, or of another type.
+        """
+        row = {"options": [], "prompt_id": "", **row}
+        fields = [field.name for field in dataclasses.fields(cls)]
+        if missing := [name for name in fields if name not in row]:
+            raise InputError(f"{where}: field '{missing[0]}' is missing; it needs {fields}.")
+        if extra := [name for name in row if name not in fields]:
+            raise InputError(f"{where}: unknown field '{extra[0]}'; it has {fields}.")
+        for name in fields:
+            value, is_list = row[name], name in ("references", "options")
+            good = (
+                isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+                if is_list
+                else isinstance(value, str)
+            )
+            if not good:
+                expected = "a list of strings" if is_list else "a string"
+                raise InputError(f"{where}: field '{name}' is {value!r:.60}, expected {expected}.")
+        return cls(
+            **{
+                name: tuple(row[name]) if name in ("references", "options") else row[name]
+                for name in fields
+            }
+        )

@@ -1,0 +1,125 @@
+"""The categories of tasks: one level, one spelling for each.
+
+Readers name every task's category through `canonical_category`, `splits` places whole categories,
+`eval` averages over them. OPT-IML never printed its full list: it followed the 76 categories of
+Super-NaturalInstructions and merged the other benchmarks' clusters into them by hand; the names
+beyond the 76 are those that its figures and tables show. How FLAN's or CrossFit's clusters map to
+these names is left to the readers of those benchmarks.
+
+Source: OPT-IML (arXiv 2212.12017) §2.2, Table 15, figures 31-64; Super-NaturalInstructions
+(arXiv 2204.07705), task hierarchy of release 2.
+"""
+
+from optiml_jax.errors import unknown
+
+SUPER_NATURAL_INSTRUCTIONS_CATEGORIES = (
+    "Translation",
+    "Question Answering",
+    "Program Execution",
+    "Question Generation",
+    "Sentiment Analysis",
+    "Text Categorization",
+    "Text Matching",
+    "Toxic Language Detection",
+    "Cause Effect Classification",
+    "Information Extraction",
+    "Textual Entailment",
+    "Wrong Candidate Generation",
+    "Named Entity Recognition",
+    "Commonsense Classification",
+    "Fill in The Blank",
+    "Text Completion",
+    "Sentence Composition",
+    "Title Generation",
+    "Language Identification",
+    "Question Understanding",
+    "Sentence Perturbation",
+    "Answerability Classification",
+    "Summarization",
+    "Coreference Resolution",
+    "Text Quality Evaluation",
+    "Text to Code",
+    "Paraphrasing",
+    "Dialogue Generation",
+    "Question Rewriting",
+    "Word Semantics",
+    "Pos Tagging",
+    "Linguistic Probing",
+    "Story Composition",
+    "Speaker Identification",
+    "Word Analogy",
+    "Data to Text",
+    "Stereotype Detection",
+    "Negotiation Strategy Detection",
+    "Dialogue Act Recognition",
+    "Gender Classification",
+    "Coherence Classification",
+    "Explanation",
+    "Ethics Classification",
+    "Word Relation Classification",
+    "Sentence Ordering",
+    "Answer Verification",
+    "Mathematics",
+    "Intent Identification",
+    "Keyword Tagging",
+    "Code to Text",
+    "Dialogue State Tracking",
+    "Text Simplification",
+    "Stance Detection",
+    "Fact Verification",
+    "Grammar Error Detection",
+    "Section Classification",
+    "Number Conversion",
+    "Style Transfer",
+    "Speaker Relation Classification",
+    "Irony Detection",
+    "Question Decomposition",
+    "Overlap Extraction",
+    "Grammar Error Correction",
+    "Spelling Error Detection",
+    "Entity Generation",
+    "Sentence Expansion",
+    "Discourse Connective Identification",
+    "Discourse Relation Classification",
+    "Poem Generation",
+    "Entity Relation Classification",
+    "Punctuation Error Detection",
+    "Spam Classification",
+    "Paper Review",
+    "Sentence Compression",
+    "Preposition Prediction",
+    "Misc.",
+)
+
+OTHER_CATEGORIES = (
+    "Reasoning",
+    "MMLU",
+    "Intent Classification",
+    "Text Scoring",
+    "Semantic Parsing",
+    "Formal-Language-to-Text",
+    "Entity Linking",
+    "Knowledge-Intensive Language Tasks",
+)
+
+CATEGORIES = SUPER_NATURAL_INSTRUCTIONS_CATEGORIES + OTHER_CATEGORIES
+
+_BY_FOLDED_NAME = {name.casefold(): name for name in CATEGORIES}
+
+
+def canonical_category(name: str, where: str = "") -> str:
+    """The one spelling of a category; case and outer blanks do not matter.
+
+    Args:
+        where: file and field, for the message.
+
+    Raises:
+        InputError: no category has this name; the message offers the nearest.
+
+    Example:
+        "Fill in the blank" is "Fill in The Blank".
+    """
+    try:
+        return _BY_FOLDED_NAME[name.strip().casefold()]
+    except KeyError:
+        raise unknown("category", name, CATEGORIES, where) from None

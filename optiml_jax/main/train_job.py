@@ -1,0 +1,248 @@
+"""What `optiml train` configures, and how its parts are put together.
+
+    TrainJob --resolve--> Parts (store, vocabulary, mesh, stream) --run--> train.loop.train
+
+Everything that can be refused is refused in `resolve`, before a device computes or a file is
+written; `describe` is what `--dry_run` prints. Neighbours: `train.loop` does the work.
+"""
+
+import dataclasses
+import math
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from optiml_jax.data import mixing, stream, vocabularies
+from optiml_jax.data import store as store_lib
+from optiml_jax.errors import InputError
+from optiml_jax.main import run_record
+from optiml_jax.model import partitioning
+from optiml_jax.model.config import OptConfig
+from optiml_jax.model.partitioning import MeshConfig
+from optiml_jax.train import checkpoints, loop
+from optiml_jax.train import state as states
+from optiml_jax.train import step as steps
+from optiml_jax.train.loop import TrainConfig
+from optiml_jax.train.optimizer import OptimizerConfig
+
+EXIT_INTERRUPTED = 130
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainJob:
+    """One training run; `train` in gin.
+
+    Attributes:
+        model_dir: where the run lives; an existing one is gone on with.
+        store: a folder made by `optiml prepare`.
+        task_feature_lengths: {"targets": T}, tokens of a packed row.
+        mixture_or_task_name: a mixture, benchmark or task of the store; None for its own mixture.
+        initial_checkpoint_path: MODEL_DIR or checkpoint whose parameters the run starts from;
+            None draws them. Optimizer, schedule and data begin anew.
+    """
+
+    model_dir: str
+    store: str
+    model: OptConfig
+    mesh: MeshConfig
+    optimizer: OptimizerConfig
+    loop: TrainConfig
+    mixture: mixing.MixtureSpec
+    task_feature_lengths: Mapping[str, int]
+    mixture_or_task_name: str | None = None
+    initial_checkpoint_path: str | None = None
+
+    def __post_init__(self):
+        lengths = dict(self.task_feature_lengths)
+        length = lengths.get("targets")
+        if set(lengths) != {"targets"} or type(length) is not int or length < 2:
+            raise InputError(
+                f"TASK_FEATURE_LENGTHS is {lengths!r}, expected {{'targets': T}} with T tokens a "
+                "row: source and target of an example share a row of a decoder."
+            )
+        if length > self.model.max_positions:
+            raise InputError(
+                f"TASK_FEATURE_LENGTHS: rows of {length} tokens do not fit the model, whose "
+                f"max_positions is {self.model.max_positions}."
+            )
+
+    @property
+    def feature_length(self) -> int:
+        """Tokens of a packed row."""
+        return self.task_feature_lengths["targets"]
+
+
+CONFIGURABLES: Mapping[str, Any] = {
+    "train": TrainJob,
+    "OptConfig": OptConfig,
+    "MeshConfig": MeshConfig,
+    "OptimizerConfig": OptimizerConfig,
+    "TrainConfig": TrainConfig,
+    "MixtureSpec": mixing.MixtureSpec,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a job's names stand for on this machine."""
+
+    store: store_lib.Store
+    vocabulary: vocabularies.Vocabulary
+    mesh: Mesh
+    source: stream.TrainStream
+
+
+def resolve(job: TrainJob) -> Parts:
+    """Opens the store, lays out the mesh, and checks that all parts fit each other.
+
+    Raises:
+        InputError: a part is missing or two do not fit.
+    """
+    store = store_lib.open_store(job.store)
+    vocabulary = store.vocabulary()
+    check_vocabulary(job.model, vocabulary, f"store '{job.store}'")
+    if job.initial_checkpoint_path is not None:
+        card = checkpoints.read_card(_card_folder(job.initial_checkpoint_path))
+        check_same_model(job.model, card, job.initial_checkpoint_path)
+        check_same_vocabulary(vocabulary, card, job.initial_checkpoint_path, job.store)
+    mesh = partitioning.make_mesh(job.mesh)
+    partitioning.check_divides(job.model, mesh, job.loop.batch_size, job.loop.num_microbatches)
+    config = stream.StreamConfig(
+        mixture_or_task_name=job.mixture_or_task_name,
+        mixture=job.mixture,
+        feature_length=job.feature_length,
+        batch_size=job.loop.batch_size,
+        seed=job.loop.seed,
+    )
+    rows = job.loop.batch_size // jax.process_count()
+    first = rows * jax.process_index()
+    return Parts(
+        store, vocabulary, mesh, stream.TrainStream(store, config, rows=(first, first + rows))
+    )
+
+
+def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int:
+    """Trains, and returns the exit code; the config goes into MODEL_DIR first."""
+    card = checkpoints.ModelCard(job.model, vocabulary_digest=parts.vocabulary.digest)
+    directory = checkpoints.prepare_model_dir(job.model_dir, card, parts.vocabulary.save)
+    if jax.process_index() == 0:
+        run_record.write_config(directory, config_text, command_line)
+    try:
+        loop.train(
+            job.loop,
+            job.model,
+            job.optimizer,
+            parts.mesh,
+            parts.source,
+            directory,
+            vocabulary_digest=parts.vocabulary.digest,
+            save_vocabulary=parts.vocabulary.save,
+            initial_params=_initial_params(job, parts),
+        )
+    except loop.Interrupted as stopped:
+        print(f"optiml train: {stopped}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except loop.Stopped as stopped:
+        print(f"optiml train: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    return 0
+
+
+def describe(job: TrainJob, parts: Parts) -> str:
+    """What the job would do, after tracing a step with abstract shapes; compiles nothing."""
+    state = states.abstract_state(job.model, job.optimizer, parts.mesh)
+    leaves = jax.tree.leaves(state)
+    per_device = sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves
+    )
+    train_step = steps.make_train_step(
+        job.model, job.optimizer, num_microbatches=job.loop.num_microbatches
+    )
+    rows = (job.loop.batch_size, job.feature_length)
+    kinds = {"loss_weights": "float32"}
+    batch = {
+        name: jax.ShapeDtypeStruct(rows, kinds.get(name, "int32"))
+        for name in ("inputs", "targets", "loss_weights", "segment_ids", "positions")
+    }
+    with jax.set_mesh(parts.mesh):
+        _, metrics = jax.eval_shape(train_step, state, batch, jax.random.key(0))
+    tasks = parts.source.tasks
+    num_examples = sum(task.num_train for task in tasks)
+    num_tokens = sum(task.num_tokens for task in tasks)
+    tokens = math.prod(rows)
+    shape = " x ".join(f"{name}={size}" for name, size in parts.mesh.shape.items())
+    lines = {
+        "model": f"{job.model.num_params():,} parameters, {job.model.num_layers} layers, width "
+        f"{job.model.d_model}, {job.model.num_heads} heads, computes in {job.model.dtype}",
+        "state": f"{per_device / 2**20:,.1f} MiB a device (parameters and optimizer; gradients and "
+        "activations come on top)",
+        "mesh": f"{shape} over {parts.mesh.size} {jax.devices()[0].platform} device(s), "
+        f"{jax.process_count()} process(es)",
+        "store": f"{job.store}: {len(tasks):,} training tasks, {num_examples:,} examples, "
+        f"{num_tokens:,} tokens, split {parts.store.meta['split']}",
+        "vocabulary": f"{parts.vocabulary.name}, {parts.vocabulary.size:,} ids",
+        "mixture": f"{job.mixture_or_task_name or parts.store.meta['mixture']}, eps "
+        f"{job.mixture.eps}, proportions {job.mixture.proportions or 'by size'}",
+        "batch": f"{rows[0]} rows of {rows[1]} tokens = {tokens:,} tokens a step, "
+        f"{job.loop.num_microbatches} microbatch(es)",
+        "run": f"{job.loop.steps:,} steps, at most {job.loop.steps * tokens:,} tokens, "
+        f"{job.loop.steps * tokens * job.model.flops_per_token(job.feature_length):.3g} "
+        "floating-point operations",
+        "starts from": job.initial_checkpoint_path or "random parameters",
+        "writes": f"{job.model_dir} (metrics: {', '.join(sorted(metrics))})",
+    }
+    return "\n".join(f"{name + ':':<12} {text}" for name, text in lines.items())
+
+
+def check_vocabulary(model: OptConfig, vocabulary: vocabularies.Vocabulary, where: str) -> None:
+    """Raises InputError unless the model has one embedding row per id of the vocabulary."""
+    if model.vocab_size != vocabulary.size:
+        raise InputError(
+            f"{where}: its vocabulary '{vocabulary.name}' has {vocabulary.size} ids, the model has "
+            f"vocab_size {model.vocab_size}. Set --gin.VOCAB_SIZE={vocabulary.size}, or prepare "
+            "the store with the model's vocabulary."
+        )
+
+
+def check_same_model(model: OptConfig, card: checkpoints.ModelCard, where: str) -> None:
+    """Raises InputError unless the configured model is the one of a checkpoint."""
+    ours, theirs = model.architecture(), card.config.architecture()
+    differing = [name for name in ours if ours[name] != theirs[name]]
+    if differing:
+        told = "; ".join(
+            f"{name} is {theirs[name]} there, {ours[name]} configured" for name in differing
+        )
+        raise InputError(
+            f"checkpoint '{where}': holds another model: {told}. Give the --gin_file of the model "
+            "that it was trained with."
+        )
+
+
+def check_same_vocabulary(
+    vocabulary: vocabularies.Vocabulary, card: checkpoints.ModelCard, where: str, store: str
+) -> None:
+    """Raises InputError unless the store's ids mean what the checkpoint learned."""
+    if card.vocabulary_digest and card.vocabulary_digest != vocabulary.digest:
+        raise InputError(
+            f"checkpoint '{where}': was trained with another vocabulary (digest "
+            f"{card.vocabulary_digest[:12]}) than store '{store}' holds "
+            f"({vocabulary.name}, {vocabulary.digest[:12]}). Prepare a store with "
+            f"--vocabulary={where}/vocabulary."
+        )
+
+
+def _card_folder(path: str) -> pathlib.Path:
+    """MODEL_DIR of a path to it or to one of its checkpoints."""
+    folder = pathlib.Path(path).absolute()
+    return folder.parent.parent if folder.parent.name == "checkpoints" else folder
+
+
+def _initial_params(job: TrainJob, parts: Parts) -> Any:
+    path = job.initial_checkpoint_path
+    if path is None:
+        return None
+    return lambda: checkpoints.load_params(path, parts.mesh)[1]

@@ -1,0 +1,226 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from optiml_jax import types
+from optiml_jax.model import decoder
+from optiml_jax.model.config import OptConfig
+
+CONFIG = OptConfig(
+    vocab_size=40,
+    num_layers=3,
+    num_heads=2,
+    d_model=16,
+    ffn_dim=24,
+    max_positions=32,
+    dtype="float32",
+    embedding_dropout=True,
+)
+hidden_states = jax.jit(decoder.hidden_states, static_argnums=0)
+
+
+@pytest.fixture(scope="module")
+def params():
+    drawn = decoder.init_params(CONFIG, jax.random.key(0))
+    # Larger and everywhere: with 0.006 and zero biases a mistake may hide in the rounding.
+    leaves, tree = jax.tree.flatten(drawn)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    return tree.unflatten(
+        leaf + jnp.float32(0.2) * jax.random.normal(key, leaf.shape, jnp.float32)
+        for leaf, key in zip(leaves, keys, strict=True)
+    )
+
+
+def _documents(lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(4, CONFIG.vocab_size, length).astype(np.int32) for length in lengths]
+
+
+def _pack(rows, length):
+    inputs, segments, positions = (np.zeros((len(rows), length), np.int32) for _ in range(3))
+    for row, documents in enumerate(rows):
+        start = 0
+        for number, document in enumerate(documents, 1):
+            place = slice(start, start + len(document))
+            inputs[row, place] = document
+            segments[row, place] = number
+            positions[row, place] = np.arange(len(document))
+            start += len(document)
+    return inputs, segments, positions
+
+
+def test_initial_distribution():
+    config = dataclasses.replace(CONFIG, d_model=64, ffn_dim=256, num_layers=8, vocab_size=512)
+    params = decoder.init_params(config, jax.random.key(0))
+    small = 0.006 / (2 * 8) ** 0.5
+    layers = params["layers"]
+    for array, std in (
+        (params["token_embedding"], 0.006),
+        (params["position_embedding"], 0.006),
+        (layers["qkv"]["kernel"], 0.006),
+        (layers["fc1"]["kernel"], 0.006),
+        (layers["out"]["kernel"], small),
+        (layers["fc2"]["kernel"], small),
+    ):
+        assert float(jnp.std(array)) == pytest.approx(std, rel=0.05)
+        assert array.dtype == jnp.float32
+    assert not np.asarray(params["token_embedding"])[types.PAD_ID].any()
+    assert not np.asarray(params["position_embedding"])[types.PAD_ID].any()
+    for name in ("qkv", "out", "fc1", "fc2", "attention_norm", "ffn_norm"):
+        assert not np.asarray(layers[name]["bias"]).any()
+    # Layers are drawn apart from each other.
+    assert not np.allclose(layers["fc1"]["kernel"][0], layers["fc1"]["kernel"][1])
+
+
+def test_logical_axes_mirror_the_parameters(params):
+    axes = decoder.logical_axes(CONFIG)
+    flat = jax.tree.map(
+        lambda names, leaf: len(names) == leaf.ndim,
+        axes,
+        params,
+        is_leaf=lambda node: isinstance(node, tuple),
+    )
+    assert all(jax.tree.leaves(flat))
+    assert jax.tree.structure(flat) == jax.tree.structure(params)
+
+
+def test_packed_equals_alone(params):
+    documents = _documents([5, 1, 7, 3])
+    packed, _ = hidden_states(CONFIG, params, *_pack([documents], 20))
+    start = 0
+    for document in documents:
+        alone, _ = hidden_states(CONFIG, params, *_pack([[document]], len(document)))
+        place = slice(start, start + len(document))
+        np.testing.assert_allclose(packed[0, place], alone[0], rtol=1e-5, atol=1e-5)
+        start += len(document)
+
+
+def test_rows_of_padding_are_finite(params):
+    rows = _pack([_documents([4])[:1], []], 6)
+    hidden, _ = hidden_states(CONFIG, params, *rows, dropout_rng=jax.random.key(0))
+    assert np.isfinite(hidden).all()
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_scan_remat_and_unrolled_agree(params, scan_layers, remat):
+    """With dropout on: the draws must be the same too."""
+    rows = _pack([_documents([5, 4]), _documents([8], 1)], 10)
+
+    def total(config, params):
+        hidden, _ = decoder.hidden_states(config, params, *rows, dropout_rng=jax.random.key(7))
+        return jnp.sum(jnp.sin(hidden))
+
+    grad = jax.jit(jax.value_and_grad(total, argnums=1), static_argnums=0)
+    other = dataclasses.replace(CONFIG, scan_layers=scan_layers, remat=remat)
+    (plain, plain_gradients), (value, gradients) = grad(CONFIG, params), grad(other, params)
+    assert float(value) == pytest.approx(float(plain), rel=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4),
+        gradients,
+        plain_gradients,
+    )
+
+
+def test_layers_are_unrolled_without_a_loop(params):
+    rows = _pack([_documents([5])], 6)
+    for scan_layers, loops in ((True, True), (False, False)):
+        config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
+        text = hidden_states.lower(config, params, *rows).as_text()
+        assert ("stablehlo.while" in text) == loops
+
+
+def test_dropout_places(params):
+    rows = _pack([_documents([6])], 6)
+
+    def run(**rates):
+        config = dataclasses.replace(CONFIG, **rates)
+        return np.asarray(hidden_states(config, params, *rows, dropout_rng=jax.random.key(1))[0])
+
+    off = {"dropout_rate": 0.0, "attention_dropout_rate": 0.0}
+    plain = np.asarray(hidden_states(CONFIG, params, *rows)[0])
+    np.testing.assert_array_equal(run(**off), plain)
+    for on in (
+        {**off, "attention_dropout_rate": 0.3},
+        {**off, "dropout_rate": 0.3, "embedding_dropout": False},
+    ):
+        assert np.abs(run(**on) - plain).max() > 1e-2
+    with_embeddings = run(**off | {"dropout_rate": 0.3, "embedding_dropout": True})
+    without = run(**off | {"dropout_rate": 0.3, "embedding_dropout": False})
+    assert np.abs(with_embeddings - without).max() > 1e-2
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_cache_equals_no_cache(params, scan_layers):
+    """Prefill of ragged prompts, then steps of one token, against whole rows."""
+    config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
+    documents = _documents([9, 12, 4])
+    prompts, steps, length = [5, 7, 1], 3, 16
+    whole, segments, positions = _pack([[document] for document in documents], 12)
+    expected, _ = hidden_states(config, params, whole, segments, positions)
+
+    width = max(prompts)
+    prefill = _pack([[d[:n]] for d, n in zip(documents, prompts, strict=True)], width)
+    cache = decoder.init_cache(config, 3, length)
+    hidden, cache = hidden_states(config, params, *prefill, cache=cache)
+    for row, prompt in enumerate(prompts):
+        np.testing.assert_allclose(
+            hidden[row, :prompt], expected[row, :prompt], rtol=1e-5, atol=1e-5
+        )
+    written = np.array(prompts, np.int32)
+    for _ in range(steps):
+        tokens = whole[np.arange(3), written][:, None]
+        hidden, cache = hidden_states(
+            config,
+            params,
+            tokens,
+            np.ones((3, 1), np.int32),
+            written[:, None],
+            cache=cache,
+            cache_index=written,
+        )
+        for row in range(3):
+            np.testing.assert_allclose(
+                hidden[row, 0], expected[row, written[row]], rtol=1e-5, atol=1e-5
+            )
+        written = written + 1
+
+
+def test_cache_in_several_chunks(params):
+    (document,) = _documents([12])
+    rows = _pack([[document]], 12)
+    expected, _ = hidden_states(CONFIG, params, *rows)
+    cache, parts = decoder.init_cache(CONFIG, 1, 12), []
+    for start, end in ((0, 5), (5, 6), (6, 12)):
+        hidden, cache = hidden_states(
+            CONFIG,
+            params,
+            *(array[:, start:end] for array in rows),
+            cache=cache,
+            cache_index=np.array([start], np.int32),
+        )
+        parts.append(hidden)
+    np.testing.assert_allclose(np.concatenate(parts, 1), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_is_near_float32(params):
+    rows = _pack([_documents([6, 4])], 10)
+    low = dataclasses.replace(CONFIG, dtype="bfloat16")
+    hidden, _ = hidden_states(low, params, *rows)
+    expected, _ = hidden_states(CONFIG, params, *rows)
+    assert hidden.dtype == jnp.bfloat16
+    assert decoder.logits(low, params, hidden).dtype == jnp.float32
+    assert decoder.init_cache(low, 1, 4)["keys"].dtype == jnp.bfloat16
+    # Eight bits of mantissa through three layers, on values of order 1.
+    assert np.abs(np.asarray(hidden, np.float32) - expected).max() < 0.15
+
+
+def test_logits_are_the_tied_product(params):
+    hidden = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 16)), jnp.float32)
+    expected = np.asarray(hidden) @ np.asarray(params["token_embedding"]).T
+    np.testing.assert_allclose(
+        decoder.logits(CONFIG, params, hidden), expected, rtol=1e-5, atol=1e-5
+    )

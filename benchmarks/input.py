@@ -68,6 +68,7 @@ def measure_seqio(data_dir: str, length: int, seconds: float, num_tasks: int) ->
         task_feature_lengths={"inputs": length, "targets": length},
         dataset_split="train",
         shuffle=True,
+        num_epochs=None,
         feature_converter=seqio.PrefixLMFeatureConverter(pack=True),
     )
     batches = dataset.batch(BATCH_ROWS).prefetch(2).as_numpy_iterator()

@@ -121,7 +121,7 @@ def test_training_stacks_load_neither_tensorflow_nor_seqio():
     )
     assert "jax" in loaded
     assert "optiml_jax" in loaded
-    assert not loaded & {"tensorflow", "seqio", "tensorflow_datasets", "torch", "t5"}
+    assert not loaded & {"tensorflow", "seqio", "tensorflow_datasets", "tensorflow_text"}
 
 
 def test_the_command_line_loads_nothing_heavy():

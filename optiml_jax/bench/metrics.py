@@ -159,7 +159,7 @@ def extract_bbh_answer(output: str) -> str:
     """The answer in a BIG-Bench Hard output: what follows "the answer is ", one final dot dropped.
 
     An output without these words is its own answer. With this rule and string equality the
-    published model outputs give the published accuracies of all 54 files.
+    published outputs of code-davinci-002 give the published accuracies (a test checks 26 files).
 
     Example:
         "... So the answer is (B)." is "(B)".

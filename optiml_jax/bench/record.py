@@ -111,8 +111,10 @@ class EvalRecord:
                 expected = "a list of strings" if is_list else "a string"
                 raise InputError(f"{where}: field '{name}' is {value!r:.60}, expected {expected}.")
         return cls(
-            **{
-                name: tuple(row[name]) if name in ("references", "options") else row[name]
-                for name in fields
-            }
+            id=row["id"],
+            source=row["source"],
+            references=tuple(row["references"]),
+            options=tuple(row["options"]),
+            task=row["task"],
+            prompt_id=row["prompt_id"],
         )

@@ -334,26 +334,28 @@ def _assign_official(
             " none were found. Give a data_dir with splits/default/{train,test}_tasks.txt, as in"
             " the official repository, or use split 'opt_iml'."
         )
+    test = Assignment("test", "fully_held_out", "in the official test list")
+    train = Assignment(
+        "train",
+        "fully_supervised",
+        "in the official training list; its held-out instances are evaluated",
+    )
+    excluded = Assignment("excluded", "", "in the official excluded list")
+    absent = Assignment("excluded", "", "in none of the official lists")
     lists = {
-        **dict.fromkeys(official.excluded, ("excluded", "", "in the official excluded list")),
-        **dict.fromkeys(
-            official.train,
-            (
-                "train",
-                "fully_supervised",
-                "in the official training list; its held-out instances are evaluated",
-            ),
-        ),
-        **dict.fromkeys(official.test, ("test", "fully_held_out", "in the official test list")),
+        **dict.fromkeys(official.excluded, excluded),
+        **dict.fromkeys(official.train, train),
+        **dict.fromkeys(official.test, test),
     }
     if specs and not any(spec.original_name in lists for spec in specs):
         raise InputError(
             f"{official.where}: none of the {len(specs)} tasks is in these lists (first task:"
             f" '{specs[0].original_name}'). Use the lists of the same release."
         )
-    absent = ("excluded", "", "in none of the official lists")
     result = {
-        spec.name: Assignment(*lists.get(spec.original_name, absent), spec.category)
+        spec.name: dataclasses.replace(
+            lists.get(spec.original_name, absent), category=spec.category
+        )
         for spec in specs
     }
     _check_disjoint_categories(specs, result, official.where)

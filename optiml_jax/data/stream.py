@@ -18,7 +18,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from optiml_jax import types
+from optiml_jax import errors, types
 from optiml_jax.data import mixing, packing
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
@@ -26,6 +26,8 @@ from optiml_jax.errors import InputError
 READ_AHEAD_ROWS = 256
 """Rows read together. ArrayRecord gives 1-3 thousand records a second one by one and 38-72
 thousand in reads of 512, so rows are never read one at a time."""
+
+LOSS_ON = ("targets", "all")
 
 _ENDLESS = 1 << 40
 
@@ -40,6 +42,8 @@ class StreamConfig:
         feature_length: tokens of a row, T.
         batch_size: rows of the global batch, B.
         seed: of the order.
+        loss_on: "targets" (OPT-IML: the answer and `</s>`) or "all" (OPT's pre-training objective:
+            every token but a document's first).
     """
 
     mixture_or_task_name: str | None = None
@@ -47,8 +51,11 @@ class StreamConfig:
     feature_length: int = 2048
     batch_size: int = 128
     seed: int = 0
+    loss_on: str = "targets"
 
     def __post_init__(self):
+        if self.loss_on not in LOSS_ON:
+            raise errors.unknown("loss_on", self.loss_on, LOSS_ON, "StreamConfig")
         for name in ("feature_length", "batch_size"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -187,6 +194,8 @@ class TrainStream:
         renderings, numbers = np.divmod(examples, self._store.lengths.shape[1])
         stored = self._store.lengths[renderings, numbers].astype(np.int64)
         loss_starts = self._store.loss_starts[renderings, numbers].astype(np.int64)
+        if self.config.loss_on == "all":
+            loss_starts = np.zeros_like(loss_starts)
         row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         tokens = _read_tokens(self._store, renderings, numbers, self.config.feature_length + 1)
         return pack_rows(tokens, stored, loss_starts, row_of, len(rows), self.config.feature_length)

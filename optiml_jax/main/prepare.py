@@ -76,11 +76,11 @@ def run(args: argparse.Namespace) -> int:
     from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeAccessIssue]
     from optiml_jax.data import prepare, rendering
 
-    skipped: list[str] = []
+    notes: list[str] = []
 
     def on_skip(message: str) -> None:
-        skipped.append(message)
-        print(f"skipped: {message}", file=sys.stderr)
+        notes.append(message)
+        print(f"note: {message}", file=sys.stderr)
 
     benchmark = declarations.benchmark(args.benchmark)
     render = rendering.RenderConfig(
@@ -111,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
         f"wrote {args.out}: {result.num_tasks:,} tasks, {result.num_examples:,} training examples,"
         f" {result.num_tokens:,} tokens, vocabulary {vocabulary.name} ({vocabulary.size:,});"
         f" {result.tasks_rendered:,} tasks rendered, {result.tasks_reused:,} taken over,"
-        f" {result.tasks_removed:,} removed, {len(skipped):,} files skipped;"
-        f" {result.seconds:.1f} s"
+        f" {result.tasks_removed:,} removed; {result.seconds:.1f} s"
+        + (f" ({len(notes)} notes above on what was left out)" if notes else "")
     )
     return 0
 

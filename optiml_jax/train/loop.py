@@ -170,7 +170,7 @@ def train(
     directory = checkpointing.prepare_model_dir(
         model_dir, ModelCard(model_config, prompt_prefix, vocabulary_digest), save_vocabulary
     )
-    show = progress.Progress(config.steps, stream if jax.process_index() == 0 else _silent())
+    show = progress.Progress(config.steps, stream if jax.process_index() == 0 else _Nowhere())
     with (
         Checkpoints(directory, keep=config.keep, keep_period=config.keep_period) as saved,
         jax.set_mesh(mesh),
@@ -439,18 +439,9 @@ class _NoWriter:
         """Writes nothing."""
 
 
-def _silent():
-    """A stream for the processes that show nothing."""
-    return io.TextIOWrapper(_Nowhere())
+class _Nowhere(io.StringIO):
+    """The stream of the processes that show nothing."""
 
-
-class _Nowhere(io.RawIOBase):
-    """Takes bytes and keeps none."""
-
-    def writable(self):
-        """It can be written to."""
-        return True
-
-    def write(self, data):
-        """Drops the data."""
-        return len(data)
+    def write(self, text, /):
+        """Drops the text."""
+        return len(text)

@@ -129,6 +129,16 @@ def test_rates_follow_the_mixture(store):
     np.testing.assert_allclose(one.rates, sizes / sizes.sum())
 
 
+def test_loss_on_all_tokens_but_the_first(store):
+    config = stream.StreamConfig(feature_length=T, batch_size=4, seed=5, loss_on="all")
+    batch = stream.TrainStream(store, config).batch(0)
+    plain = make_stream(store, batch_size=4).batch(0)
+    np.testing.assert_array_equal(batch["inputs"], plain["inputs"])
+    same_document = batch["targets"] != 0
+    np.testing.assert_array_equal(batch["loss_weights"], same_document.astype(np.float32))
+    assert batch["loss_weights"].sum() > plain["loss_weights"].sum()
+
+
 def test_bad_requests(store, tasks):
     with pytest.raises(InputError, match="unknown mixture or task"):
         stream.TrainStream(store, stream.StreamConfig("super_natural_instruction"))
@@ -136,5 +146,7 @@ def test_bad_requests(store, tasks):
         stream.TrainStream(store, stream.StreamConfig(tasks[0].spec.name))
     with pytest.raises(InputError, match="rows 0 to 9"):
         make_stream(store, rows=(0, 9))
+    with pytest.raises(InputError, match="unknown loss_on 'al'"):
+        stream.StreamConfig(loss_on="al")
     with pytest.raises(InputError, match="batch_size is 0"):
         stream.StreamConfig(batch_size=0)

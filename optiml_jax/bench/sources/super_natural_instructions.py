@@ -36,7 +36,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optiml_jax.bench import catalog, record, splits, taxonomy
-from optiml_jax.errors import InputError
+from optiml_jax.errors import InputError, unknown
 
 BENCHMARK = "super_natural_instructions"
 METRIC = "rouge_l"
@@ -184,9 +184,11 @@ def read_official_lists(
     """The official lists under `splits/<track>/`, None where the folder has no such track.
 
     Raises:
-        InputError: the folder is there, but its training or test list is missing, empty or not
-            readable, or a task is in two lists.
+        InputError: unknown track; or the folder is there, but its training or test list is
+            missing, empty or not readable, or a task is in two lists.
     """
+    if track not in TRACKS:
+        raise unknown("track", track, TRACKS)
     folder = pathlib.Path(data_dir) / "splits" / track
     if not folder.is_dir():
         return None

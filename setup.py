@@ -12,11 +12,11 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-VERSION = re.search(
+(VERSION,) = re.findall(
     r'^__version__ = "(.+)"$',
     (ROOT / "optiml_jax" / "__init__.py").read_text("utf-8"),
     re.MULTILINE,
-)[1]
+)
 # An exact version: a range lets pip weigh several releases of gigabytes each.
 TORCH = "torch==2.13.0"
 TASK_PACKAGES = ["optiml_jax.tasks"] + [

@@ -59,10 +59,18 @@ class RenderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
-    """A task's records by use."""
+    """A task's records by use.
+
+    Attributes:
+        train: trained on.
+        evaluation: evaluated; disjoint from the others.
+        pool: may be shown as demonstrations: the training records, or, in an evaluation task,
+            those beyond the evaluated ones.
+    """
 
     train: tuple[record.Record, ...]
     evaluation: tuple[record.Record, ...]
+    pool: tuple[record.Record, ...]
 
 
 def partition(
@@ -78,9 +86,10 @@ def partition(
     """
     records = content.records
     if assignment.role == "excluded":
-        return Partition((), ())
+        return Partition((), (), ())
     if assignment.role != "train":
-        return Partition((), records[: config.max_eval_examples])
+        first = config.max_eval_examples
+        return Partition((), records[:first], records[first:])
     held_out = splits.heldout_ids([r.id for r in records])
     evaluation = tuple(r for r in records if r.id in held_out)
     train = tuple(r for r in records if r.id not in held_out)
@@ -89,7 +98,7 @@ def partition(
             range(len(train)), key=lambda i: _draw_key(config.seed, task.name, train[i].id)
         )
         train = tuple(train[i] for i in sorted(order[: config.max_train_examples]))
-    return Partition(train, evaluation[: config.max_eval_examples])
+    return Partition(train, evaluation[: config.max_eval_examples], pool=train)
 
 
 def train_examples(
@@ -115,7 +124,7 @@ def eval_records(
     """The evaluation texts with `shots` demonstrations, in the records' order."""
     prompt = dataclasses.replace(config.prompt, shots=shots)
     rendered = [
-        prompts.render(task, content, r, prompt, config.seed, 0, pool=parts.train)
+        prompts.render(task, content, r, prompt, config.seed, 0, pool=parts.pool)
         for r in parts.evaluation
     ]
     return [

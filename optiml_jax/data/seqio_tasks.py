@@ -172,7 +172,7 @@ def _examples(
     content = task.load()
     parts = rendering.partition(task.spec, content, assignment, config)
     if split == EVAL_SPLIT:
-        parts = rendering.Partition(parts.evaluation, ())
+        parts = rendering.Partition(parts.evaluation, (), ())
     yield from rendering.train_examples(task.spec, content, parts, config, rendering=0)
 
 
@@ -250,7 +250,7 @@ def _postprocess(output: str, example: Mapping[str, Any], is_target: bool) -> An
 
 
 def _metric_fn(task: catalog.TaskSpec) -> Any:
-    metric = metrics.METRICS[task.metric]
+    metric = metrics.make_metric(task.metric, task.output_languages, vocabularies.gpt2_pieces)
 
     def mean_score(
         targets: Sequence[Sequence[str]], predictions: Sequence[str]

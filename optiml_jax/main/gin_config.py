@@ -30,7 +30,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
+from gin import config as gin_lib
 from gin import config_parser
+
 
 import optiml_jax
 from optiml_jax import errors
@@ -324,7 +326,7 @@ def _bad_flag(flag: str, statement: str) -> InputError:
 
 
 def _register(name: str, configurable: Callable[..., Any]) -> None:
-    registry = gin.config._REGISTRY
+    registry = gin_lib._REGISTRY
     full = f"{configurable.__module__}.{name}"
     if full not in registry:
         gin.external_configurable(configurable, name=name, module=configurable.__module__)
@@ -332,7 +334,7 @@ def _register(name: str, configurable: Callable[..., Any]) -> None:
 
 def _names() -> list[str]:
     """Every registered name in its shortest form, gin's own aside."""
-    registry = gin.config._REGISTRY
+    registry = gin_lib._REGISTRY
     return sorted(
         registry.minimal_selector(full) for full in registry._selector_map if full[:4] != "gin."
     )
@@ -340,7 +342,7 @@ def _names() -> list[str]:
 
 def _selector(name: str, where: str, shown: str) -> str:
     """The shortest unambiguous form of a configurable's name."""
-    registry = gin.config._REGISTRY
+    registry = gin_lib._REGISTRY
     matches = registry.matching_selectors(name)
     if not matches:
         raise errors.unknown("configurable", shown, _names(), where)
@@ -350,7 +352,7 @@ def _selector(name: str, where: str, shown: str) -> str:
 
 
 def _parameters(selector: str) -> Mapping[str, inspect.Parameter]:
-    configurable = gin.config._REGISTRY.get_match(selector)
+    configurable = gin_lib._REGISTRY.get_match(selector)
     return inspect.signature(configurable.wrapped).parameters
 
 
@@ -400,7 +402,7 @@ def _reach(table: Mapping[tuple[str, str, str], Statement], root: str) -> _Reach
 
 
 def _is_constant(name: str) -> bool:
-    return bool(gin.config._CONSTANTS.matching_selectors(name))
+    return bool(gin_lib._CONSTANTS.matching_selectors(name))
 
 
 def _check_defined(
@@ -461,11 +463,13 @@ def _check_reached(statement: Statement, reached: _Reached, root: str) -> None:
 
 
 def _check_required(table: Mapping[tuple[str, str, str], Statement], reached: _Reached) -> None:
-    missing: list[str] = []
-    macros = {s.shown: s for s in table.values() if not s.selector}
-    for name in reached.macros:
-        if _is_required(macros[name].value):
-            missing.append(f"--gin.{name}=VALUE (asked for in {macros[name].where})")
+    missing = [
+        f"--gin.{statement.name}=VALUE (asked for in {statement.where})"
+        for statement in table.values()
+        if not statement.selector
+        and statement.name in reached.macros
+        and _is_required(statement.value)
+    ]
     bound = {(s.selector, s.name): s for s in table.values() if s.selector}
     for selector in sorted(reached.configurables):
         for name, parameter in _parameters(selector).items():
@@ -488,7 +492,7 @@ def _is_required(value: Any) -> bool:
 
 def _check_type(statement: Statement, table: Mapping[tuple[str, str, str], Statement]) -> None:
     """Compares a value with a plain annotation (int, float, bool, str, None, and unions)."""
-    configurable = gin.config._REGISTRY.get_match(statement.selector).wrapped
+    configurable = gin_lib._REGISTRY.get_match(statement.selector).wrapped
     hints = typing.get_type_hints(
         configurable.__init__ if inspect.isclass(configurable) else configurable
     )
@@ -531,11 +535,11 @@ def _to_gin(value: Any, table: Mapping[tuple[str, str, str], Statement]) -> Any:
     """Replaces `Macro` and `Reference` by gin's own."""
     if isinstance(value, Reference):
         scoped = f"{value.scope}/{value.selector}" if value.scope else value.selector
-        return gin.config.ConfigurableReference(scoped, value.evaluate)
+        return gin_lib.ConfigurableReference(scoped, value.evaluate)
     if isinstance(value, Macro):
         if _holds_reference(value, table):
             return _to_gin(table["", "", value.name].value, table)
-        return gin.config.ParserDelegate().macro(value.name)
+        return gin_lib.ParserDelegate().macro(value.name)
     if isinstance(value, Mapping):
         return {_to_gin(k, table): _to_gin(v, table) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -129,6 +129,7 @@ def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int
     """Trains, and returns the exit code; the config goes into MODEL_DIR first."""
     card = checkpoints.ModelCard(job.model, vocabulary_digest=parts.vocabulary.digest)
     directory = checkpoints.prepare_model_dir(job.model_dir, card, parts.vocabulary.save)
+    _check_same_run(job, directory)
     if jax.process_index() == 0:
         run_record.write_config(directory, config_text, command_line)
     try:
@@ -233,6 +234,21 @@ def check_same_vocabulary(
             f"({vocabulary.name}, {vocabulary.digest[:12]}). Prepare a store with "
             f"--vocabulary={where}/vocabulary."
         )
+
+
+def _check_same_run(job: TrainJob, directory: pathlib.Path) -> None:
+    """Refuses what the loop would refuse on resume, so that config.gin stays the run's own."""
+    if not checkpoints.saved_steps(directory):
+        return
+    with checkpoints.Checkpoints(directory) as saved:
+        metadata = saved.metadata()
+    for name, macro in (("seed", "RANDOM_SEED"), ("batch_size", "BATCH_SIZE")):
+        if metadata.get(name) != getattr(job.loop, name):
+            raise InputError(
+                f"MODEL_DIR '{job.model_dir}': its last checkpoint was saved with {name} "
+                f"{metadata.get(name)}, this run asks for {getattr(job.loop, name)}: it would not "
+                f"be the same run. Set --gin.{macro}={metadata.get(name)}, or another MODEL_DIR."
+            )
 
 
 def _card_folder(path: str) -> pathlib.Path:

@@ -123,7 +123,9 @@ def make_optimizer(config: OptimizerConfig) -> Optimizer:
         clip = controls["clip_norm"]
         factor = jnp.where(clip > 0.0, jnp.minimum(1.0, clip / (norm + CLIP_EPS)), 1.0)
         gradients = jax.tree.map(lambda gradient: gradient * factor, gradients)
-        directions, opt_state = adam.update(gradients, opt_state)
+        # Optax raises a float to an integer count, which strict promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            directions, opt_state = adam.update(gradients, opt_state)
         rate = schedule(step) * controls["learning_rate_factor"]
         params = jax.tree.map(
             lambda param, direction: param - rate * (direction + config.weight_decay * param),

@@ -66,3 +66,8 @@ def test_placement_by_kind():
     instance = demonstrations.place("instance", "add", parts[:1], "3+3 A:", "|")
     assert instance == "add\n1+1 A: 2|add\n3+3 A:"
     assert demonstrations.place("instance", "", [], "3+3 A:", "|") == "3+3 A:"
+
+
+def test_an_instance_of_the_same_id_is_not_shown_even_with_other_text():
+    asked = record.Record("id3", "edited input", ("x",))
+    assert "in 3" not in {d.input for d in choose(15, example=asked)}

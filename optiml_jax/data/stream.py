@@ -12,7 +12,7 @@ token is never a target: packed and unpacked losses are equal. Order and row bou
 import collections
 import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -69,8 +69,6 @@ class TrainStream:
         store: an open store.
         config: order and shape.
         rows: (first, past the last) row of the global batch that this host feeds; None for all.
-        row_prefix: rows before each block as an earlier run had counted them (`state`), which
-            saves computing the blocks before the position again.
 
     Raises:
         InputError: the mixture names nothing trainable, or `rows` lies outside the batch.
@@ -81,7 +79,6 @@ class TrainStream:
         store: store_lib.Store,
         config: StreamConfig,
         rows: tuple[int, int] | None = None,
-        row_prefix: Sequence[int] = (0,),
     ):
         first, last = rows or (0, config.batch_size)
         if not 0 <= first < last <= config.batch_size:
@@ -113,7 +110,7 @@ class TrainStream:
             config.feature_length + 1,
             config.seed,
         )
-        self._prefix = [int(count) for count in row_prefix]
+        self._prefix = [0]
         self._blocks: collections.OrderedDict[int, packing.Block] = collections.OrderedDict()
         self._chunks: collections.OrderedDict[int, types.Batch] = collections.OrderedDict()
         self._steps_per_chunk = max(1, READ_AHEAD_ROWS // (last - first))
@@ -146,6 +143,11 @@ class TrainStream:
         with self._lock:
             block = self._block_of(step * self.config.batch_size)
             return {"step": step, "row_prefix": self._prefix[: block + 1]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes over a `state`; batches stay what they are, they only come sooner."""
+        with self._lock:
+            self._prefix = [int(count) for count in state["row_prefix"]]
 
     def _global_rows(self, step: int) -> range:
         start = step * self.config.batch_size
@@ -199,6 +201,33 @@ class TrainStream:
         row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         tokens = _read_tokens(self._store, renderings, numbers, self.config.feature_length + 1)
         return pack_rows(tokens, stored, loss_starts, row_of, len(rows), self.config.feature_length)
+
+
+class ReadAhead:
+    """A stream for a loop that takes one step after another: batches are read ahead by Grain.
+
+    `batch(step)` is the stream's; asked for another step than the next one, it goes on from there.
+    """
+
+    def __init__(self, stream: TrainStream):
+        self._stream = stream
+        self._iterator: Iterator[types.Batch] | None = None
+        self._next = -1
+
+    def batch(self, step: int) -> types.Batch:
+        """This host's rows of step `step`'s batch."""
+        if self._iterator is None or step != self._next:
+            self._iterator = self._stream.iterate(step)
+        self._next = step + 1
+        return next(self._iterator)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """See `TrainStream.state`."""
+        return self._stream.state(step)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `TrainStream.restore`."""
+        self._stream.restore(state)
 
 
 class _Batches:

@@ -33,7 +33,6 @@ import gin
 from gin import config as gin_lib
 from gin import config_parser
 
-
 import optiml_jax
 from optiml_jax import errors
 from optiml_jax.errors import InputError
@@ -352,8 +351,14 @@ def _selector(name: str, where: str, shown: str) -> str:
 
 
 def _parameters(selector: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(_wrapped(selector)).parameters
+
+
+def _wrapped(selector: str) -> Callable[..., Any]:
+    """What was registered under a known name."""
     configurable = gin_lib._REGISTRY.get_match(selector)
-    return inspect.signature(configurable.wrapped).parameters
+    assert configurable is not None, selector
+    return configurable.wrapped
 
 
 # --- the checks ----------------------------------------------------------------------------------
@@ -492,7 +497,7 @@ def _is_required(value: Any) -> bool:
 
 def _check_type(statement: Statement, table: Mapping[tuple[str, str, str], Statement]) -> None:
     """Compares a value with a plain annotation (int, float, bool, str, None, and unions)."""
-    configurable = gin_lib._REGISTRY.get_match(statement.selector).wrapped
+    configurable = _wrapped(statement.selector)
     hints = typing.get_type_hints(
         configurable.__init__ if inspect.isclass(configurable) else configurable
     )

@@ -13,8 +13,7 @@ import pytest
 
 from optiml_jax.main import cli
 
-FINETUNE = ("train", "--gin_file=models/opt_tiny.gin", "--gin_file=runs/finetune.gin")
-EVAL = ("eval", "--gin_file=models/opt_tiny.gin", "--gin_file=runs/eval.gin")
+from .commands import FINETUNE, prepare, task_file, train
 
 
 @pytest.fixture
@@ -139,30 +138,6 @@ def test_runs_are_refused_without_a_configuration(complain):
 # --- task files ----------------------------------------------------------------------------------
 
 
-def task_file(**changes):
-    """The content of a task file in Super-NaturalInstructions' schema."""
-    return {
-        "Contributors": ["A"],
-        "Source": ["made"],
-        "URL": [""],
-        "Categories": ["Question Answering"],
-        "Reasoning": [],
-        "Definition": ["Say the word again."],
-        "Input_language": ["English"],
-        "Output_language": ["English"],
-        "Instruction_language": ["English"],
-        "Domains": ["Word"],
-        "Positive Examples": [{"input": "x", "output": "x", "explanation": ""}],
-        "Negative Examples": [],
-        "Instances": [
-            {"id": f"task001-{number}", "input": f"word{number}", "output": [f"word{number}"]}
-            for number in range(30)
-        ],
-        "Instance License": ["MIT"],
-        **changes,
-    }
-
-
 @pytest.fixture
 def task_dir(tmp_path):
     """Two small tasks, one of which the `opt_iml` split holds out whole."""
@@ -174,13 +149,6 @@ def task_dir(tmp_path):
     (folder / "task001_again.json").write_text(json.dumps(task_file()))
     (folder / "task002_entails.json").write_text(json.dumps(held_out))
     return folder
-
-
-def prepare(data_dir, out, *flags):
-    return (
-        *("prepare", "super_natural_instructions", f"--data_dir={data_dir}", f"--out={out}"),
-        *("--vocabulary=small", "--vocab_size=264", *flags),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,33 +237,10 @@ def test_unknown_benchmark(complain, task_dir, tmp_path):
 # --- stores, models, meshes ----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("prepared")
-    tasks = folder / "tasks"
-    tasks.mkdir()
-    for number, category in ((1, "Question Answering"), (2, "Textual Entailment")):
-        # Tasks that share a source with a held-out one leave training.
-        content = task_file(Categories=[category], Source=[f"source{number}"])
-        for row in content["Instances"]:
-            row["id"] = row["id"].replace("task001", f"task{number:03d}")
-        (tasks / f"task{number:03d}_made.json").write_text(json.dumps(content))
-    assert cli.main(prepare(tasks, folder / "store")) == 0
-    return folder / "store"
-
-
 @pytest.fixture
 def own_store(store, tmp_path):
     """A store that a test may spoil."""
     return shutil.copytree(store, tmp_path / "store")
-
-
-def train(store, model_dir, *flags):
-    return (
-        *(*FINETUNE, f"--gin.STORE='{store}'", f"--gin.MODEL_DIR='{model_dir}'"),
-        *("--gin.VOCAB_SIZE=264", "--gin.OptConfig.num_layers=1", "--gin.TRAIN_STEPS=2"),
-        *("--gin.WARMUP_STEPS=1", "--gin.TASK_FEATURE_LENGTHS={'targets': 64}", *flags),
-    )
 
 
 def test_no_store(complain, tmp_path):
@@ -376,14 +321,6 @@ def test_initial_checkpoint_that_is_none(complain, store, tmp_path):
     )
     assert "no model.json there, so this is not a model directory" in message
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture(scope="module")
-def trained(store, tmp_path_factory):
-    """A run of two steps."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    assert cli.main(train(store, folder)) == 0
-    return folder
 
 
 def test_model_dir_of_another_model(complain, store, trained):

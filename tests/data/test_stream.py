@@ -86,6 +86,14 @@ def test_iterating_equals_random_access_and_starts_anywhere(store):
         np.testing.assert_array_equal(next(iterator)["inputs"], one.batch(step)["inputs"])
 
 
+def test_reading_ahead_follows_a_jump(store):
+    one = make_stream(store)
+    ahead = stream.ReadAhead(make_stream(store))
+    for step in (0, 1, 2, 50, 51, 3):
+        np.testing.assert_array_equal(ahead.batch(step)["inputs"], one.batch(step)["inputs"])
+    assert ahead.state(51) == one.state(51)
+
+
 def test_state_opens_the_stream_without_recounting(store, monkeypatch):
     monkeypatch.setattr(stream.packing, "BLOCK_DRAWS", 200)
     monkeypatch.setattr(stream.packing.Plan.__init__, "__defaults__", (200,))
@@ -93,7 +101,8 @@ def test_state_opens_the_stream_without_recounting(store, monkeypatch):
     expected = first.batch(60)["inputs"]
     state = first.state(60)
     assert len(state["row_prefix"]) > 2
-    second = make_stream(store, row_prefix=state["row_prefix"])
+    second = make_stream(store)
+    second.restore(state)
     computed = []
     original = second._plan.block
     monkeypatch.setattr(

@@ -1,0 +1,275 @@
+"""A model that reads and writes text: what evaluators, `optiml infer` and users call.
+
+`Engine` holds parameters and a vocabulary and offers two verbs: `generate` continues sources,
+`rank` chooses among options. Tokenization is training's (`data.tokenization`): one space joins
+source and answer, and both are tokenized as one text.
+
+Where no token stands before the first one to predict (an empty source under an empty prefix),
+`</s>` does: a model predicts nothing from nothing.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from optiml_jax import errors
+from optiml_jax.data import tokenization
+from optiml_jax.errors import InputError
+from optiml_jax.infer import arrays, decoding, scoring
+from optiml_jax.model import partitioning
+from optiml_jax.model.config import OptConfig
+
+BATCH_SIZE = 32
+
+
+class VocabularyLike(Protocol):
+    """What an engine needs of `data.vocabularies.Vocabulary`."""
+
+    @property
+    def eos_id(self) -> int:
+        """The id of `</s>`."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Rows of the embedding table."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of many texts, nothing added."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, special ids left out."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What `Engine.generate` gives for one source.
+
+    Attributes:
+        text: what was generated, stripped of surrounding white space.
+        num_tokens: tokens generated, `</s>` not counted.
+        truncated: the source was cut on the left to fit.
+        stopped: `</s>` came before the limit.
+    """
+
+    text: str
+    num_tokens: int
+    truncated: bool
+    stopped: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """What `Engine.rank` gives for one source and its options.
+
+    Attributes:
+        log_probs: summed log-probability of each option in nats, before any normalisation.
+        choice: index of the best option after normalisation; the first of several that tie.
+        num_tokens: tokens scored of each option.
+        truncated: the source was cut on the left to fit.
+        unconditional: log-probability of each option after the empty source; () unless the
+            normalisation uses it.
+    """
+
+    log_probs: tuple[float, ...]
+    choice: int
+    num_tokens: tuple[int, ...] = ()
+    truncated: bool = False
+    unconditional: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Parameters, vocabulary and how to run them.
+
+    Attributes:
+        params: the tree of `model.decoder.init_params`, wherever it lies.
+        prompt_prefix: ids before every source: `</s>` for OPT itself and Hugging Face models,
+            nothing for models tuned here, whose document mask never showed them one (papers.md
+            1.13, point 7). It stays when a source is cut.
+        mesh: of `model.partitioning.make_mesh`; None runs on one device.
+        generate_batch_size: rows decoded at a time.
+        rank_batch_size: rows scored at a time.
+    """
+
+    config: OptConfig
+    params: Any
+    vocabulary: VocabularyLike
+    prompt_prefix: tuple[int, ...] = ()
+    mesh: Mesh | None = None
+    generate_batch_size: int = BATCH_SIZE
+    rank_batch_size: int = BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        for name in ("generate_batch_size", "rank_batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"Engine.{name} is {getattr(self, name)}, expected 1 or more.")
+        if self.vocabulary.size > self.config.vocab_size:
+            raise InputError(
+                f"the vocabulary has {self.vocabulary.size} entries, the model"
+                f" {self.config.vocab_size}. Use the vocabulary that lies beside the checkpoint."
+            )
+        if self.mesh is not None:
+            partitioning.check_divides(self.config, self.mesh)
+
+    def generate(
+        self,
+        sources: Sequence[str],
+        max_new_tokens: int = decoding.MAX_NEW_TOKENS,
+        batch_size: int | None = None,
+    ) -> list[Generation]:
+        """Continues each source greedily, until `</s>` or `max_new_tokens`.
+
+        Trailing spaces of a source are dropped: the space before an answer is the answer's.
+
+        Raises:
+            InputError: the model has no room for `max_new_tokens`.
+        """
+        encoded = self.vocabulary.encode_batch([source.rstrip(" ") for source in sources])
+        prefixes = [self._prefix(ids) for ids in encoded]
+        decoded = decoding.greedy(
+            self.config,
+            self.params,
+            [[*prefix, *ids] for prefix, ids in zip(prefixes, encoded)],
+            max_new_tokens,
+            self.vocabulary.eos_id,
+            num_prefix=len(self.prompt_prefix),
+            batch_size=batch_size or self.generate_batch_size,
+            mesh=self.mesh,
+        )
+        return [
+            Generation(self.vocabulary.decode(ids).strip(), len(ids), truncated, stopped)
+            for ids, truncated, stopped in zip(decoded.tokens, decoded.truncated, decoded.stopped)
+        ]
+
+    def rank(
+        self,
+        prompts: Sequence[tuple[str, Sequence[str]]],
+        normalization: str = "none",
+        score_eos: bool = False,
+        batch_size: int | None = None,
+    ) -> list[Ranking]:
+        """Scores the options of each source and chooses the best one.
+
+        An option's score is the sum of log p over its own tokens, those behind the source in the
+        joint tokenization of training. All options of a source see the same part of it.
+
+        Args:
+            prompts: (source, options).
+            normalization: a name of `scoring.NORMALIZATIONS`; OPT-IML's is "none".
+            score_eos: also score the `</s>` behind an option. Off by default: OPT-IML's paper ranks
+                the candidates' own likelihood, as OPT and GPT-3 do. metaseq's validation loss
+                during training includes `</s>` (papers.md 1.11), which favours no option that is
+                the beginning of another; that is this argument set to True.
+
+        Raises:
+            InputError: unknown normalisation; a source without options; an empty option, or one
+                that does not fit the model.
+
+        Source: OPT-IML (arXiv 2212.12017) §4.1.
+        """
+        if normalization not in scoring.NORMALIZATIONS:
+            raise errors.unknown("normalization", normalization, scoring.NORMALIZATIONS)
+        sequences, cuts = self._sequences(prompts, score_eos)
+        size = batch_size or self.rank_batch_size
+        totals = iter(self._log_probs(sequences, size))
+        lengths = iter([len(ids) - start for ids, start in sequences])
+        empty_source = {}
+        if normalization == "unconditional":
+            texts = sorted({option for _, options in prompts for option in options})
+            alone, _ = self._sequences([("", [text]) for text in texts], score_eos)
+            empty_source = dict(zip(texts, self._log_probs(alone, size)))
+        rankings = []
+        for (_, options), cut in zip(prompts, cuts):
+            scores = [
+                scoring.OptionScore(next(totals), next(lengths), text.strip(), empty_source.get(text))
+                for text in options
+            ]
+            values = [scoring.NORMALIZATIONS[normalization](score) for score in scores]
+            rankings.append(
+                Ranking(
+                    log_probs=tuple(score.log_prob for score in scores),
+                    choice=int(np.argmax(values)),
+                    num_tokens=tuple(score.num_tokens for score in scores),
+                    truncated=cut > 0,
+                    unconditional=tuple(empty_source[t] for t in options) if empty_source else (),
+                )
+            )
+        return rankings
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of architecture, prefix, vocabulary and a sample of every parameter array.
+
+        Two engines with equal fingerprints give equal samples; a training step changes it.
+        """
+        sha = hashlib.sha256()
+        digest = getattr(self.vocabulary, "digest", self.vocabulary.size)
+        described = [self.config.architecture(), self.config.dtype, self.prompt_prefix, digest]
+        sha.update(repr(described).encode())
+        with arrays.on_mesh(self.mesh):
+            for values in jax.tree.leaves(_first_values(self.params)):
+                sha.update(np.asarray(values).tobytes())
+        return sha.hexdigest()[:16]
+
+    def _prefix(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """What stands before a source of these ids."""
+        return self.prompt_prefix or (() if len(ids) else (self.vocabulary.eos_id,))
+
+    def _sequences(
+        self, prompts: Sequence[tuple[str, Sequence[str]]], score_eos: bool
+    ) -> tuple[list[tuple[list[int], int]], list[int]]:
+        """Sequences to score, option by option, and how many tokens each source lost."""
+        pairs = [(source, option) for source, options in prompts for option in options]
+        tokenized = iter(tokenization.tokenize_examples(self.vocabulary, pairs))
+        sequences, cuts = [], []
+        for number, (_, options) in enumerate(prompts):
+            if not options:
+                raise InputError(f"prompt {number} has no options to rank.")
+            own = []
+            for option in options:
+                example = next(tokenized)
+                ids = example.ids if score_eos else example.ids[:-1]
+                if not option.strip() or len(ids) <= example.loss_start:
+                    raise InputError(
+                        f"prompt {number}: option {option!r} has no tokens of its own. Every option"
+                        " needs a text that is not empty."
+                    )
+                prefix = self._prefix(example.ids[: example.loss_start])
+                own.append(([*prefix, *ids], len(prefix) + example.loss_start))
+            cut = max(0, max(len(ids) for ids, _ in own) - self.config.max_positions - 1)
+            cuts.append(cut)
+            sequences += [self._cut(ids, start, cut, number) for ids, start in own]
+        return sequences, cuts
+
+    def _cut(self, ids: list[int], start: int, cut: int, number: int) -> tuple[list[int], int]:
+        """A sequence without the first `cut` tokens behind the prefix."""
+        kept = len(self.prompt_prefix)
+        if start - cut < max(kept, 1):
+            raise InputError(
+                f"prompt {number}: an option of {len(ids) - start} tokens does not fit the model's"
+                f" {self.config.max_positions} positions. Rank shorter options, or generate."
+            )
+        return ids[:kept] + ids[kept + cut :], start - cut
+
+    def _log_probs(self, sequences: Sequence[tuple[list[int], int]], batch_size: int) -> list[float]:
+        return scoring.sequence_log_probs(
+            self.config, self.params, sequences, batch_size=batch_size, mesh=self.mesh
+        ).tolist()
+
+
+@jax.jit
+def _first_values(params: Any) -> Any:
+    """Up to 16 numbers of every array, whole on every device."""
+    return jax.tree.map(
+        lambda leaf: partitioning.constrain(leaf[(0,) * (leaf.ndim - 1)][:16], (None,)), params
+    )

@@ -1,0 +1,109 @@
+"""`optiml train` from files to a run, again from its own config, and how it stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from optiml_jax.main import cli
+from optiml_jax.train import loop
+
+from .commands import train
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_dry_run_resolves_everything_and_writes_nothing(store, tmp_path, capsys):
+    assert cli.main(train(store, tmp_path / "run", "--dry_run")) == 0
+    told = capsys.readouterr().out
+    for line in (
+        "model:       298,112 parameters, 1 layers, width 128, 4 heads, computes in float32",
+        "mesh:        data=1 x fsdp=1 x model=1 over 1 cpu device(s), 1 process(es)",
+        "vocabulary:  small, 264 ids",
+        "batch:       8 rows of 64 tokens = 512 tokens a step, 1 microbatch(es)",
+        "TRAIN_STEPS = 2",
+        "OptimizerConfig.clip_norm = 1.0",
+    ):
+        assert line in told.splitlines(), told
+    assert "1 training tasks, 22 examples" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_holds_what_the_design_promises(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names >= {"config.gin", "model.json", "vocabulary", "checkpoints", "metrics.jsonl"}
+    assert [row["step"] for row in metrics(trained)] == [1, 2]
+    head = (trained / "config.gin").read_text().splitlines()[:3]
+    assert head[0].startswith("# optiml_jax ")
+    assert head[1].startswith("# commit ")
+    assert head[2].startswith("# command optiml train --gin_file=models/opt_tiny.gin")
+
+
+def test_config_of_a_run_repeats_it_and_goes_on(store, tmp_path):
+    """The effective config alone gives the same losses; with more steps the run goes on."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert cli.main(train(store, first)) == 0
+    again = ("train", f"--gin_file={first / 'config.gin'}")
+    assert cli.main([*again, f"--gin.MODEL_DIR='{second}'"]) == 0
+    assert [row["loss"] for row in metrics(first)] == [row["loss"] for row in metrics(second)]
+    assert cli.main([*again, "--gin.TRAIN_STEPS=3"]) == 0
+    assert [row["step"] for row in metrics(first)] == [1, 2, 3]
+    assert "\nTRAIN_STEPS = 2\n" in (first / "config-1.gin").read_text()
+    assert "\nTRAIN_STEPS = 3\n" in (first / "config.gin").read_text()
+
+
+def test_fine_tuning_starts_from_a_checkpoint(store, trained, tmp_path):
+    """Same data, same dropout: the loss of the first step differs by the parameters alone."""
+    run = tmp_path / "run"
+    assert cli.main(train(store, run, f"--gin.INITIAL_CHECKPOINT_PATH='{trained}'")) == 0
+    first = metrics(run)[0]
+    assert first["loss"] < 0.9 * metrics(trained)[0]["loss"]
+    assert (first["step"], first["learning_rate"]) == (1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("stopped", "code"),
+    [(loop.Interrupted, 130), (loop.Preempted, 75), (loop.Diverged, 3)],
+)
+def test_exit_codes(store, tmp_path, monkeypatch, capsys, stopped, code):
+    def stop(*args, **kwargs):
+        raise stopped("stopped here; start again", 1)
+
+    monkeypatch.setattr(loop, "train", stop)
+    assert cli.main(train(store, tmp_path / "run")) == code
+    assert "optiml train: stopped here; start again" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_the_loop_says_how_to_go_on(monkeypatch, capsys):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("optiml_jax.main.gin_config.build", interrupt)
+    assert cli.main(["train"]) == 130
+    assert "Start the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_preempted_process_leaves_a_checkpoint(store, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "optiml_jax"]
+    command += train(store, run, "--gin.LOG_PERIOD=1")
+    command = [word.replace("TRAIN_STEPS=2", "TRAIN_STEPS=100000") for word in command]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if "step 2" in " ".join(line.split()):
+                process.send_signal(signal.SIGTERM)
+                break
+        told.append(process.stderr.read())
+    assert process.returncode == 75, "".join(told)
+    assert "Start the same command again" in "".join(told)
+    assert [path for path in (run / "checkpoints").iterdir() if path.name.isdigit()]

@@ -2,14 +2,24 @@
 
 Tests run on one CPU device. The tests of tests/devices start a process of their own with eight
 pretended devices, so that the rest of the suite neither waits for them nor depends on which tests
-were chosen.
+were chosen. Compiled programs are kept for the session: a run that is stopped and resumed in a
+test compiles the same step again.
 """
 
 import os
+import shutil
+import tempfile
 
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_CACHE = tempfile.mkdtemp(prefix="optiml_jax_tests_")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_CACHE, ignore_errors=True)
 
 
 @pytest.fixture

@@ -139,7 +139,7 @@ def greedy_rows(lengths: np.ndarray, row_tokens: int) -> np.ndarray:
     Example:
         lengths 3, 4, 5, 2 in rows of 8 give [0, 2, 4]: 3 + 4, then 5 + 2.
 
-    Source: metaseq branch opt_instruct, `yield_src_tgt_blocks` (papers.md 1.7).
+    Source: metaseq branch opt_instruct, `yield_src_tgt_blocks`.
     """
     ends = np.cumsum(lengths, dtype=np.int64)
     following = np.searchsorted(ends, ends - lengths + row_tokens, side="right").tolist()

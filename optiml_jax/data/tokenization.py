@@ -4,7 +4,7 @@ One rule for training, SeqIO tasks and scoring: `BPE(source.rstrip(" ") + " " + 
 and a final `</s>`; the first `len(BPE(source))` tokens carry no loss, the rest and `</s>` do. An
 empty source (replay, dialogue) has loss on all of its text.
 
-Source: metaseq branch opt_instruct, `_tokenize_src_tgt_json` (papers.md 1.7).
+Source: metaseq branch opt_instruct, `_tokenize_src_tgt_json`.
 """
 
 import dataclasses

@@ -36,7 +36,7 @@ SPECIAL_PIECES = ("<s>", "<pad>", "</s>", "<unk>")
 """Ids 0 to 3 of every vocabulary (metaseq's dictionary, fairseq order)."""
 
 OPT_SIZE = 50272
-"""OPT's embedding rows: 50,265 pieces padded to a multiple of 8 (papers.md 2.2)."""
+"""OPT's embedding rows: 50,265 pieces padded to a 8 (metaseq `pad_to_multiple_`)."""
 
 FORMAT = 1
 PAD_MULTIPLE = 8

@@ -15,7 +15,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh
 
 from optiml_jax import errors
@@ -87,7 +89,7 @@ class Ranking:
     unconditional: tuple[float, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Engine:
     """Parameters, vocabulary and how to run them.
 
@@ -208,7 +210,7 @@ class Engine:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A digest of architecture, prefix, vocabulary and a sample of every parameter array.
+        """A digest of architecture, compute dtype, prefix, vocabulary and all parameters.
 
         Two engines with equal fingerprints give equal samples; a training step changes it.
         """
@@ -217,7 +219,7 @@ class Engine:
         described = [self.config.architecture(), self.config.dtype, self.prompt_prefix, digest]
         sha.update(repr(described).encode())
         with arrays.on_mesh(self.mesh):
-            for values in jax.tree.leaves(_first_values(self.params)):
+            for values in jax.tree.leaves(_checksums(self.params)):
                 sha.update(np.asarray(values).tobytes())
         return sha.hexdigest()[:16]
 
@@ -268,8 +270,11 @@ class Engine:
 
 
 @jax.jit
-def _first_values(params: Any) -> Any:
-    """Up to 16 numbers of every array, whole on every device."""
-    return jax.tree.map(
-        lambda leaf: partitioning.constrain(leaf[(0,) * (leaf.ndim - 1)][:16], (None,)), params
-    )
+def _checksums(params: Any) -> Any:
+    """The bits of every array summed modulo 2 ** 32: the same for any layout over devices."""
+
+    def checksum(leaf):
+        bits = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
+        return jnp.sum(lax.bitcast_convert_type(leaf, bits), dtype=jnp.uint32)
+
+    return jax.tree.map(checksum, params)

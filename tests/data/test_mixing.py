@@ -20,7 +20,7 @@ def rates(**arguments):
 
 
 def released(eps, alpha, proportions):
-    """metaseq's `_alpha_sampling`, step by step (papers.md 1.9)."""
+    """metaseq's `_alpha_sampling`, step by step."""
     p = [min(size, eps) for size in SIZES]
     p = [x / sum(p) for x in p]
     p = [x**alpha for x in p]

@@ -2,8 +2,9 @@
 
 Tests run on one CPU device. The tests of tests/devices start a process of their own with eight
 pretended devices, so that the rest of the suite neither waits for them nor depends on which tests
-were chosen. Compiled programs are kept for the session: a run that is stopped and resumed in a
-test compiles the same step again.
+were chosen. Most of the suite's time is compilation, so compiled programs are kept for the session
+(a run that is stopped and resumed compiles the same step again) and LLVM does not optimise them;
+`XLA_FLAGS= pytest` runs them as users do.
 """
 
 import os
@@ -13,6 +14,7 @@ import tempfile
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 _CACHE = tempfile.mkdtemp(prefix="optiml_jax_tests_")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")

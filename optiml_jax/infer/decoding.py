@@ -76,13 +76,7 @@ def greedy(
 
     Source: OPT-IML (arXiv 2212.12017) §4.1 (greedy, 256 tokens), §3.2 (left truncation).
     """
-    room = config.max_positions - max_new_tokens
-    if max_new_tokens < 1 or room < num_prefix + 1:
-        raise InputError(
-            f"max_new_tokens is {max_new_tokens}, but the model has {config.max_positions}"
-            f" positions and the prompt needs at least {num_prefix + 1}. Use a number from 1 to"
-            f" {config.max_positions - num_prefix - 1}."
-        )
+    room = check_room(config, max_new_tokens, num_prefix)
     for index, prompt in enumerate(prompts):
         if not len(prompt):
             raise InputError(f"prompt {index} has no tokens. Start it with '</s>' (id {eos_id}).")
@@ -107,6 +101,22 @@ def greedy(
             stopped[index] = eos_id in row
             tokens[index] = row[: row.index(eos_id)] if stopped[index] else row
     return Decoding(tokens, stopped, truncated)
+
+
+def check_room(config: OptConfig, max_new_tokens: int, num_prefix: int = 0) -> int:
+    """The longest prompt that leaves room for `max_new_tokens`.
+
+    Raises:
+        InputError: not even one token behind the prefix fits.
+    """
+    most = config.max_positions - num_prefix - 1
+    if not 1 <= max_new_tokens <= most:
+        raise InputError(
+            f"max_new_tokens is {max_new_tokens}, but the model has {config.max_positions}"
+            f" positions and a prompt needs at least {num_prefix + 1}. Use a number from 1 to"
+            f" {most}."
+        )
+    return config.max_positions - max_new_tokens
 
 
 def cut_left(ids: Sequence[int], room: int, num_prefix: int = 0) -> list[int]:
@@ -147,13 +157,7 @@ def _decode(
     last = jnp.maximum(lengths - jnp.int32(1), jnp.int32(0))
     token = _best(config, params, jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0])
     # The cache grows by the new tokens only now: the prompts' attention need not look there.
-    cache = {
-        "keys": _grow(cache["keys"], 2, max_new_tokens),
-        "values": _grow(cache["values"], 2, max_new_tokens),
-        "segment_ids": _grow(cache["segment_ids"], 1, max_new_tokens),
-    }
-    names = decoder.cache_logical_axes()
-    cache = {name: partitioning.constrain(cache[name], names[name]) for name in cache}
+    cache = _grow(cache, max_new_tokens)
     idle = lengths == jnp.int32(0)
     token = jnp.where(idle, eos, token)
     output = jnp.full((batch, max_new_tokens), eos_id, jnp.int32).at[:, 0].set(token)
@@ -191,6 +195,10 @@ def _best(config, params, hidden):
     return jnp.argmax(scores, axis=-1).astype(jnp.int32)
 
 
-def _grow(values, axis, amount):
-    widths = [(0, amount if i == axis else 0) for i in range(values.ndim)]
-    return jnp.pad(values, widths)
+def _grow(cache, amount):
+    """The cache with `amount` empty places more, cut over the mesh by its logical axes."""
+    grown = {}
+    for name, names in decoder.cache_logical_axes().items():
+        widths = [(0, amount if axis == "length" else 0) for axis in names]
+        grown[name] = partitioning.constrain(jnp.pad(cache[name], widths), names)
+    return grown

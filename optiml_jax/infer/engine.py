@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from optiml_jax import errors
-from optiml_jax.data import tokenization
+from optiml_jax.data import tokenization, vocabularies
 from optiml_jax.errors import InputError
 from optiml_jax.infer import arrays, decoding, scoring
 from optiml_jax.model import partitioning
@@ -50,6 +50,15 @@ class VocabularyLike(Protocol):
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, special ids left out."""
         ...
+
+
+class PromptError(InputError):
+    """A prompt that cannot be ranked; `index` tells which of those given."""
+
+    def __init__(self, index: int, problem: str) -> None:
+        super().__init__(f"prompt {index}: {problem}")
+        self.index = index
+        self.problem = problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,8 +183,8 @@ class Engine:
                 the beginning of another; that is this argument set to True.
 
         Raises:
-            InputError: unknown normalisation; a source without options; an empty option, or one
-                that does not fit the model.
+            InputError: unknown normalisation.
+            PromptError: a source without options; an empty option, or one that does not fit.
 
         Source: OPT-IML (arXiv 2212.12017) §4.1.
         """
@@ -193,7 +202,9 @@ class Engine:
         rankings = []
         for (_, options), cut in zip(prompts, cuts):
             scores = [
-                scoring.OptionScore(next(totals), next(lengths), text.strip(), empty_source.get(text))
+                scoring.OptionScore(
+                    next(totals), next(lengths), text.strip(), empty_source.get(text)
+                )
                 for text in options
             ]
             values = [scoring.NORMALIZATIONS[normalization](score) for score in scores]
@@ -232,19 +243,21 @@ class Engine:
     ) -> tuple[list[tuple[list[int], int]], list[int]]:
         """Sequences to score, option by option, and how many tokens each source lost."""
         pairs = [(source, option) for source, options in prompts for option in options]
-        tokenized = iter(tokenization.tokenize_examples(self.vocabulary, pairs))
+        vocabulary = cast(vocabularies.Vocabulary, self.vocabulary)
+        tokenized = iter(tokenization.tokenize_examples(vocabulary, pairs))
         sequences, cuts = [], []
         for number, (_, options) in enumerate(prompts):
             if not options:
-                raise InputError(f"prompt {number} has no options to rank.")
+                raise PromptError(number, "no options to rank. Give at least one, or generate.")
             own = []
             for option in options:
                 example = next(tokenized)
                 ids = example.ids if score_eos else example.ids[:-1]
                 if not option.strip() or len(ids) <= example.loss_start:
-                    raise InputError(
-                        f"prompt {number}: option {option!r} has no tokens of its own. Every option"
-                        " needs a text that is not empty."
+                    raise PromptError(
+                        number,
+                        f"option {option!r} has no tokens of its own. Every option needs a text"
+                        " that is not empty.",
                     )
                 prefix = self._prefix(example.ids[: example.loss_start])
                 own.append(([*prefix, *ids], len(prefix) + example.loss_start))
@@ -257,13 +270,16 @@ class Engine:
         """A sequence without the first `cut` tokens behind the prefix."""
         kept = len(self.prompt_prefix)
         if start - cut < max(kept, 1):
-            raise InputError(
-                f"prompt {number}: an option of {len(ids) - start} tokens does not fit the model's"
-                f" {self.config.max_positions} positions. Rank shorter options, or generate."
+            raise PromptError(
+                number,
+                f"an option of {len(ids) - start} tokens does not fit the model's"
+                f" {self.config.max_positions} positions. Rank shorter options, or generate.",
             )
         return ids[:kept] + ids[kept + cut :], start - cut
 
-    def _log_probs(self, sequences: Sequence[tuple[list[int], int]], batch_size: int) -> list[float]:
+    def _log_probs(
+        self, sequences: Sequence[tuple[list[int], int]], batch_size: int
+    ) -> list[float]:
         return scoring.sequence_log_probs(
             self.config, self.params, sequences, batch_size=batch_size, mesh=self.mesh
         ).tolist()

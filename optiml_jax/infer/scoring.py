@@ -86,10 +86,10 @@ def sequence_log_probs(
     batch_size: int = 32,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """The summed log-probability of each sequence's scored tokens, in nats, float64 of float32 terms.
+    """The summed log-probability of each sequence's scored tokens, in nats.
 
-    Independent of batch size and of the order and number of the sequences, but for the last bits
-    of floating point.
+    Every token's is float32; they are added up in float64. The result does not depend on batch
+    size, nor on the order and number of the sequences, but for the last bits of floating point.
 
     Args:
         sequences: (ids, start) scores `ids[start:]` given `ids[:start]`, with start >= 1: the first

@@ -43,21 +43,26 @@ def params(config):
 
 @pytest.fixture(scope="session")
 def naive_log_probs(config, params):
-    """log p(next | ids) at every position of one unpadded sequence, [T, V], without a cache."""
+    """log p(next | ids) at every position of one sequence, [T, V], without a cache.
+
+    Padded at the end to one shape, which a causal model does not see.
+    """
 
     @jax.jit
-    def run(ids):
-        length = ids.shape[1]
-        ones = jnp.ones((1, length), jnp.int32)
-        positions = jnp.arange(length, dtype=jnp.int32)[None]
-        hidden, _ = decoder.hidden_states(config, params, ids, ones, positions)
+    def run(ids, segment_ids):
+        positions = jnp.arange(config.max_positions, dtype=jnp.int32)[None]
+        hidden, _ = decoder.hidden_states(config, params, ids, segment_ids, positions)
         return jax.nn.log_softmax(decoder.logits(config, params, hidden)[0])
 
-    return lambda ids: np.asarray(run(jnp.asarray([list(ids)], jnp.int32)))
+    def log_probs(ids):
+        padded = np.zeros((2, 1, config.max_positions), np.int32)
+        padded[0, 0, : len(ids)] = ids
+        padded[1, 0, : len(ids)] = 1
+        return np.asarray(run(*padded))[: len(ids)]
+
+    return log_probs
 
 
 @pytest.fixture(scope="session")
 def tiny_engine(config, params, vocabulary):
-    return engine.Engine(
-        config, params, vocabulary, generate_batch_size=4, rank_batch_size=4
-    )
+    return engine.Engine(config, params, vocabulary, generate_batch_size=4, rank_batch_size=4)

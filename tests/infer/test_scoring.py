@@ -66,7 +66,7 @@ def test_options_come_back_prompt_by_prompt(config, params, naive_log_probs):
     after = naive_log_probs([5, 6, 8])
     wanted = [[after[1, 7], after[1, 8] + after[2, 9]], [naive_log_probs([10])[0, 11]]]
     assert [len(v) for v in values] == [2, 1]
-    np.testing.assert_allclose(sum(values, []), sum(wanted, []), atol=1e-5)
+    np.testing.assert_allclose([*values[0], *values[1]], [*wanted[0], *wanted[1]], atol=1e-5)
 
 
 def test_options_of_one_token_share_a_row():
@@ -82,9 +82,7 @@ def test_the_whole_score_matrix_never_exists(config, params):
     zeros = np.zeros((batch, length), np.int32)
     column = np.zeros(batch, np.int32)
     few = np.zeros((batch, 4), np.int32)
-    text = scoring._score.lower(
-        config, params, zeros, column, column, few, few, 4, 4
-    ).as_text()
+    text = scoring._score.lower(config, params, zeros, column, column, few, few, 4, 4).as_text()
     assert f"{batch}x4x{vocab}xf32" in text
     assert f"{batch}x{length}x{vocab}" not in text
     assert f"{batch * length}x{vocab}" not in text

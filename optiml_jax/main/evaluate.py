@@ -31,7 +31,7 @@ def register(subparsers: Any) -> None:
             " to EVAL_OUTPUT_DIR and prints a table."
         ),
         examples=EXAMPLES,
-        stopped="Nothing was written to EVAL_OUTPUT_DIR: start the same command again.",
+        stopped="Answers so far are kept in EVAL_OUTPUT_DIR: start the same command again.",
     )
     flags.add_gin_flags(parser)
 

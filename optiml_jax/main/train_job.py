@@ -10,16 +10,22 @@ import dataclasses
 import math
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from optiml_jax import types
+from optiml_jax.bench import record
 from optiml_jax.data import mixing, stream, vocabularies
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
-from optiml_jax.main import run_record
+from optiml_jax.eval import aggregation, evaluator
+from optiml_jax.eval import tasks as eval_tasks
+from optiml_jax.eval.evaluator import EvalConfig
+from optiml_jax.infer import decoding, engine
+from optiml_jax.main import checks, eval_job, run_record
 from optiml_jax.model import partitioning
 from optiml_jax.model.config import OptConfig
 from optiml_jax.model.partitioning import MeshConfig
@@ -43,6 +49,9 @@ class TrainJob:
         mixture_or_task_name: a mixture, benchmark or task of the store; None for its own mixture.
         initial_checkpoint_path: MODEL_DIR or checkpoint whose parameters the run starts from;
             None draws them. Optimizer, schedule and data begin anew.
+        evaluation: how the store's evaluation records are scored every `loop.eval_period` steps;
+            None, or a period of 0, for not at all.
+        eval_roles: which tasks are scored so; the paper watches its validation tasks.
     """
 
     model_dir: str
@@ -55,8 +64,11 @@ class TrainJob:
     task_feature_lengths: Mapping[str, int]
     mixture_or_task_name: str | None = None
     initial_checkpoint_path: str | None = None
+    evaluation: EvalConfig | None = None
+    eval_roles: Sequence[str] = ("validation",)
 
     def __post_init__(self):
+        checks.check_roles(self.eval_roles, eval_job.ROLES)
         lengths = dict(self.task_feature_lengths)
         length = lengths.get("targets")
         if set(lengths) != {"targets"} or type(length) is not int or length < 2:
@@ -83,6 +95,7 @@ CONFIGURABLES: Mapping[str, Any] = {
     "OptimizerConfig": OptimizerConfig,
     "TrainConfig": TrainConfig,
     "MixtureSpec": mixing.MixtureSpec,
+    "EvalConfig": EvalConfig,
 }
 
 
@@ -94,6 +107,8 @@ class Parts:
     vocabulary: vocabularies.Vocabulary
     mesh: Mesh
     source: stream.TrainStream
+    tasks: Mapping[str, eval_tasks.EvalTask]
+    records: Sequence[record.EvalRecord]
 
 
 def resolve(job: TrainJob) -> Parts:
@@ -104,11 +119,11 @@ def resolve(job: TrainJob) -> Parts:
     """
     store = store_lib.open_store(job.store)
     vocabulary = store.vocabulary()
-    check_vocabulary(job.model, vocabulary, f"store '{job.store}'")
+    checks.check_vocabulary(job.model, vocabulary, f"store '{job.store}'")
     if job.initial_checkpoint_path is not None:
-        card = checkpoints.read_card(_card_folder(job.initial_checkpoint_path))
-        check_same_model(job.model, card, job.initial_checkpoint_path)
-        check_same_vocabulary(vocabulary, card, job.initial_checkpoint_path, job.store)
+        card, _ = checks.read_checkpoint(job.initial_checkpoint_path)
+        checks.check_same_model(job.model, card, job.initial_checkpoint_path)
+        checks.check_same_vocabulary(vocabulary, card, job.initial_checkpoint_path, job.store)
     mesh = partitioning.make_mesh(job.mesh)
     partitioning.check_divides(job.model, mesh, job.loop.batch_size, job.loop.num_microbatches)
     config = stream.StreamConfig(
@@ -120,9 +135,15 @@ def resolve(job: TrainJob) -> Parts:
     )
     rows = job.loop.batch_size // jax.process_count()
     first = rows * jax.process_index()
-    return Parts(
-        store, vocabulary, mesh, stream.TrainStream(store, config, rows=(first, first + rows))
+    source = stream.TrainStream(store, config, rows=(first, first + rows))
+    if not job.loop.eval_period or job.evaluation is None:
+        return Parts(store, vocabulary, mesh, source, {}, ())
+    tasks, records = eval_job.select_records(
+        store, job.mixture_or_task_name, job.eval_roles, job.evaluation.shots
     )
+    evaluator.plan(records, tasks, job.evaluation)
+    decoding.check_room(job.model, job.evaluation.max_new_tokens)
+    return Parts(store, vocabulary, mesh, source, tasks, records)
 
 
 def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int:
@@ -143,6 +164,7 @@ def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int
             vocabulary_digest=parts.vocabulary.digest,
             save_vocabulary=parts.vocabulary.save,
             initial_params=_initial_params(job, parts),
+            evaluators=_evaluators(job, parts),
         )
     except loop.Interrupted as stopped:
         print(f"optiml train: {stopped}", file=sys.stderr)
@@ -166,8 +188,7 @@ def describe(job: TrainJob, parts: Parts) -> str:
     rows = (job.loop.batch_size, job.feature_length)
     kinds = {"loss_weights": "float32"}
     batch = {
-        name: jax.ShapeDtypeStruct(rows, kinds.get(name, "int32"))
-        for name in ("inputs", "targets", "loss_weights", "segment_ids", "positions")
+        name: jax.ShapeDtypeStruct(rows, kinds.get(name, "int32")) for name in types.BATCH_FIELDS
     }
     with jax.set_mesh(parts.mesh):
         _, metrics = jax.eval_shape(train_step, state, batch, jax.random.key(0))
@@ -193,47 +214,14 @@ def describe(job: TrainJob, parts: Parts) -> str:
         "run": f"{job.loop.steps:,} steps, at most {job.loop.steps * tokens:,} tokens, "
         f"{job.loop.steps * tokens * job.model.flops_per_token(job.feature_length):.3g} "
         "floating-point operations",
+        "evaluates": f"{len(parts.records):,} records of {len(parts.tasks):,} tasks every "
+        f"{job.loop.eval_period:,} steps"
+        if parts.records
+        else "not while training",
         "starts from": job.initial_checkpoint_path or "random parameters",
         "writes": f"{job.model_dir} (metrics: {', '.join(sorted(metrics))})",
     }
     return "\n".join(f"{name + ':':<12} {text}" for name, text in lines.items())
-
-
-def check_vocabulary(model: OptConfig, vocabulary: vocabularies.Vocabulary, where: str) -> None:
-    """Raises InputError unless the model has one embedding row per id of the vocabulary."""
-    if model.vocab_size != vocabulary.size:
-        raise InputError(
-            f"{where}: its vocabulary '{vocabulary.name}' has {vocabulary.size} ids, the model has "
-            f"vocab_size {model.vocab_size}. Set --gin.VOCAB_SIZE={vocabulary.size}, or prepare "
-            "the store with the model's vocabulary."
-        )
-
-
-def check_same_model(model: OptConfig, card: checkpoints.ModelCard, where: str) -> None:
-    """Raises InputError unless the configured model is the one of a checkpoint."""
-    ours, theirs = model.architecture(), card.config.architecture()
-    differing = [name for name in ours if ours[name] != theirs[name]]
-    if differing:
-        told = "; ".join(
-            f"{name} is {theirs[name]} there, {ours[name]} configured" for name in differing
-        )
-        raise InputError(
-            f"checkpoint '{where}': holds another model: {told}. Give the --gin_file of the model "
-            "that it was trained with."
-        )
-
-
-def check_same_vocabulary(
-    vocabulary: vocabularies.Vocabulary, card: checkpoints.ModelCard, where: str, store: str
-) -> None:
-    """Raises InputError unless the store's ids mean what the checkpoint learned."""
-    if card.vocabulary_digest and card.vocabulary_digest != vocabulary.digest:
-        raise InputError(
-            f"checkpoint '{where}': was trained with another vocabulary (digest "
-            f"{card.vocabulary_digest[:12]}) than store '{store}' holds "
-            f"({vocabulary.name}, {vocabulary.digest[:12]}). Prepare a store with "
-            f"--vocabulary={where}/vocabulary."
-        )
 
 
 def _check_same_run(job: TrainJob, directory: pathlib.Path) -> None:
@@ -251,10 +239,29 @@ def _check_same_run(job: TrainJob, directory: pathlib.Path) -> None:
             )
 
 
-def _card_folder(path: str) -> pathlib.Path:
-    """MODEL_DIR of a path to it or to one of its checkpoints."""
-    folder = pathlib.Path(path).absolute()
-    return folder.parent.parent if folder.parent.name == "checkpoints" else folder
+def _evaluators(job: TrainJob, parts: Parts) -> list[loop.Evaluator]:
+    """The scores taken every `eval_period` steps, written to MODEL_DIR/eval/SUITE/STEP."""
+    config = job.evaluation
+    if not job.loop.eval_period or config is None:
+        return []
+    suite = job.mixture_or_task_name or parts.store.meta["mixture"]
+
+    def evaluate(params: Any, step: int) -> Mapping[str, float]:
+        model = engine.Engine(job.model, params, parts.vocabulary, mesh=parts.mesh)
+        results = evaluator.evaluate(
+            model,
+            parts.records,
+            parts.tasks,
+            config,
+            pathlib.Path(job.model_dir) / "eval" / suite / str(step),
+            model_name=job.model_dir,
+            step=step,
+            suite=suite,
+            split=parts.store.meta["split"],
+        )
+        return aggregation.summarize(results)
+
+    return [loop.Evaluator(suite, evaluate)]
 
 
 def _initial_params(job: TrainJob, parts: Parts) -> Any:

@@ -13,7 +13,7 @@ import pytest
 
 from optiml_jax.main import cli
 
-from .commands import FINETUNE, prepare, task_file, train
+from .commands import EVAL, FINETUNE, prepare, task_file, train
 
 
 @pytest.fixture
@@ -348,3 +348,62 @@ def test_initial_checkpoint_of_another_model(complain, store, trained, tmp_path)
     )
     assert "holds another model: num_heads is 4 there, 2 configured" in message
     assert not (tmp_path / "run").exists()
+
+
+# --- evaluation ----------------------------------------------------------------------------------
+
+
+def evaluate(store, run, out, *flags):
+    return (
+        *(*EVAL, f"--gin.STORE='{store}'", f"--gin.CHECKPOINT_PATH='{run}'"),
+        *(f"--gin.EVAL_OUTPUT_DIR='{out}'", "--gin.VOCAB_SIZE=264"),
+        *("--gin.OptConfig.num_layers=1", "--gin.MAX_NEW_TOKENS=4", *flags),
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--gin.SHOTS=5",), "unknown view 'eval_5shot'. Did you mean 'eval_0shot'?"),
+        (("--gin.ROLES=('tests',)",), "ROLES: unknown role 'tests'. Did you mean 'test'?"),
+        (("--gin.ROLES='test'",), "ROLES is 'test', expected a list such as ['train',"),
+        (("--gin.ROLES=('validation',)",), "has no evaluation records of the role(s) validation"),
+        (("--gin.EvalConfig.method='guess'",), "unknown method 'guess'."),
+        (("--gin.EvalConfig.normalization='len'",), "EvalConfig: unknown normalization 'len'."),
+        (("--gin.EVAL_EXAMPLES=0",), "EvalConfig.max_examples_per_task is 0"),
+        (("--gin.MIXTURE_OR_TASK_NAME='flan'",), "unknown mixture or task 'flan'."),
+        (("--gin.OptConfig.d_model=64",), "holds another model: d_model is 128 there, 64"),
+        (("--gin.MESH_FSDP=3", "--gin.MESH_DATA=1"), "fsdp=3"),
+        (("--gin.MAX_NEW_TOKENS=600",), "max_new_tokens is 600"),
+    ],
+)
+def test_eval(complain, store, trained, tmp_path, flags, message):
+    assert message in complain(*evaluate(store, trained, tmp_path / "out", *flags))
+    assert not (tmp_path / "out").exists()
+
+
+def test_eval_of_a_folder_without_a_model(complain, store, tmp_path):
+    message = complain(*evaluate(store, tmp_path, tmp_path / "out"))
+    assert "no model.json there, so this is not a model directory" in message
+
+
+def test_eval_of_a_step_that_is_not_there(complain, store, trained, tmp_path):
+    message = complain(*evaluate(store, trained / "checkpoints" / "7", tmp_path / "out"))
+    assert "no finished checkpoint of step 7; there are 2." in message
+
+
+def test_eval_of_a_damaged_checkpoint(complain, store, trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    for path in (run / "checkpoints" / "2").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:100])
+    message = complain(*evaluate(store, run, tmp_path / "out"))
+    assert "this checkpoint cannot be read" in message
+
+
+def test_eval_output_dir_that_is_a_file(complain, store, trained, tmp_path):
+    (tmp_path / "out").write_text("here")
+    message = complain(*evaluate(store, trained, tmp_path / "out"))
+    assert "EVAL_OUTPUT_DIR" in message
+    assert "cannot be written" in message
+    assert (tmp_path / "out").read_text() == "here"

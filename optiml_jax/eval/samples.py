@@ -1,0 +1,120 @@
+"""`samples.jsonl`: one line per answered example, appended as answers come.
+
+The first line is a header that names the model and what decides its answers. A file whose
+evaluation was killed is taken up where it ends: a half-written last line is cut off, and what is
+there is not asked again. The order of lines is that of the work, not that of the records.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from optiml_jax.errors import InputError
+
+FILE_NAME = "samples.jsonl"
+SCHEMA = 1
+
+# What must be equal for two runs to share a file; the rest of a header is for people.
+_DECISIVE = ("schema", "fingerprint", "settings")
+
+
+class SamplesFile:
+    """An append-only file of samples.
+
+    Args:
+        header: with "fingerprint" (of the model) and "settings" (what decides answers); a file of
+            another header is refused.
+        writable: False reads only (every process but the first).
+
+    Attributes:
+        samples: those on disk, by their "key".
+
+    Raises:
+        InputError: the file is of another evaluation, or damaged before its end.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], header: Mapping[str, Any], writable: bool = True
+    ) -> None:
+        self.path = pathlib.Path(directory) / FILE_NAME
+        self.samples: dict[str, dict[str, Any]] = {}
+        self._header = {"schema": SCHEMA, **header}
+        self._writable = writable
+        self._has_header = False
+        if self.path.exists():
+            self._read()
+
+    def append(self, samples: Iterable[dict[str, Any]]) -> None:
+        """Adds samples, on disk when this returns."""
+        samples = list(samples)
+        lines = [] if self._has_header else [self._header]
+        lines += samples
+        if self._writable:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                file.flush()
+                os.fsync(file.fileno())
+        self._has_header = True
+        self.samples.update({sample["key"]: sample for sample in samples})
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content) and self._writable:
+            # The evaluation was killed while it wrote this line.
+            os.truncate(self.path, whole)
+        for number, line in enumerate(content[:whole].decode("utf-8").split("\n")[:-1], start=1):
+            row = self._parse(line, number)
+            if number == 1:
+                self._check_header(row)
+                self._has_header = True
+            else:
+                self.samples[row["key"]] = row
+
+    def _parse(self, line: str, number: int) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or (number > 1 and "key" not in row):
+            raise InputError(
+                f"{self.path}, line {number}: not a sample of an evaluation: {line[:60]!r}. Remove"
+                " the line to have its example answered again, or choose another output folder."
+            )
+        return row
+
+    def _check_header(self, found: Mapping[str, Any]) -> None:
+        wanted = json.loads(json.dumps(self._header))
+        differing = [name for name in _DECISIVE if found.get(name) != wanted[name]]
+        if differing:
+            told = "; ".join(
+                f"{name} is {found.get(name)!r} there, {wanted[name]!r} now" for name in differing
+            )
+            raise InputError(
+                f"{self.path} holds samples of another evaluation: {told}. Choose another output"
+                " folder, or delete the file to start anew."
+            )
+
+
+def read_samples(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The header and the samples of a file, in the order of its lines.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist. Give the {FILE_NAME} of an evaluation.")
+    rows = []
+    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
+        if line:
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise InputError(f"{path}, line {number}: not JSON: {error}.") from error
+    if not rows or "fingerprint" not in rows[0]:
+        raise InputError(f"{path}: its first line is not the header of an evaluation.")
+    return rows[0], rows[1:]

@@ -63,7 +63,7 @@ NORMALIZATIONS: dict[str, Callable[[OptionScore], float]] = {
 """Ways to compare options of different length, by name; "none" is OPT-IML's.
 
 `per_token` is GPT-3's, `per_character` lm-eval's `acc_norm`, `per_byte` its `acc_bytes`,
-`unconditional` its `acc_mutual_info`. Source: reference/eval_rlhf.md 2.3.
+`unconditional` its `acc_mutual_info`. Source: lm-eval 0.4.13; GPT-3 (arXiv 2005.14165) §2.4.
 """
 
 

@@ -46,7 +46,7 @@ class Source(Protocol):
     on it).
     """
 
-    def batch(self, position: int) -> types.Batch:
+    def batch(self, position: int, /) -> types.Batch:
         """The rows of one batch."""
         ...
 

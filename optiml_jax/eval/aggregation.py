@@ -5,7 +5,7 @@ twenty. `results.json` is this tree. Neighbours: `evaluator` makes the samples, 
 tree. Left out on purpose: comparing two runs, baselines.
 
 Overall is the mean over all (level, category) cells, not over the three levels: so the published
-averages were made, whose 12 columns are the categories of three levels (papers.md 1.10). The two
+averages were made, whose 12 columns are the categories of three levels (Table 4). The two
 differ where levels have different numbers of categories.
 """
 
@@ -138,7 +138,7 @@ def aggregate(
     Raises:
         InputError: no samples, or one of an unknown task.
 
-    Source: OPT-IML (arXiv 2212.12017) §4.1; papers.md 1.10, 1.11.
+    Source: OPT-IML (arXiv 2212.12017) §4.1, Table 4.
     """
     by_task: dict[str, list[Mapping[str, Any]]] = {}
     for sample in samples:

@@ -29,7 +29,7 @@ from optiml_jax.eval.tasks import EvalTask
 from optiml_jax.infer import decoding, engine, scoring
 from optiml_jax.train import progress
 
-METHODS = ("by_task", "generate", "rank")
+METHODS = ("by_task", "by_options", "generate", "rank")
 
 # Batches between two writes: what a kill can cost, against sorting by length within them.
 _BATCHES_PER_WRITE = 4
@@ -42,8 +42,9 @@ class EvalConfig:
 
     Attributes:
         method: "by_task" ranks the options of tasks whose metric is accuracy and generates for the
-            others (Super-NaturalInstructions: always generation); "generate" and "rank" do one for
-            all tasks. Ranked examples are scored by accuracy whatever the task's metric.
+            others (Super-NaturalInstructions: always generation); "by_options" ranks wherever there
+            are options; "generate" and "rank" do one for all tasks. Ranked examples are scored by
+            accuracy whatever the task's metric.
         max_examples_per_task: the first so many; None takes all that the view has.
         max_new_tokens: of a generation.
         normalization: of option scores, a name of `infer.scoring.NORMALIZATIONS`.
@@ -202,6 +203,8 @@ def plan(
         method = config.method
         if method == "by_task":
             method = "rank" if task.metric == "accuracy" else "generate"
+        elif method == "by_options":
+            method = "rank" if record.options else "generate"
         question = _Question(record, task, method)
         _check_question(question)
         if question.key in questions:

@@ -26,7 +26,7 @@ from optiml_jax.model import decoder, partitioning
 from optiml_jax.model.config import OptConfig
 
 MAX_NEW_TOKENS = 256
-"""OPT-IML decodes until `</s>` or this many tokens (papers.md 1.11)."""
+"""OPT-IML decodes until `</s>` or this many tokens (arXiv 2212.12017, §4.1)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,8 +105,8 @@ class Engine:
     Attributes:
         params: the tree of `model.decoder.init_params`, wherever it lies.
         prompt_prefix: ids before every source: `</s>` for OPT itself and Hugging Face models,
-            nothing for models tuned here, whose document mask never showed them one (papers.md
-            1.13, point 7). It stays when a source is cut.
+            nothing for models tuned here, whose document mask never showed them one (metaseq
+            prepends one at inference and masks it out again). It stays when a source is cut.
         mesh: of `model.partitioning.make_mesh`; None runs on one device.
         generate_batch_size: rows decoded at a time.
         rank_batch_size: rows scored at a time.
@@ -179,7 +179,7 @@ class Engine:
             normalization: a name of `scoring.NORMALIZATIONS`; OPT-IML's is "none".
             score_eos: also score the `</s>` behind an option. Off by default: OPT-IML's paper ranks
                 the candidates' own likelihood, as OPT and GPT-3 do. metaseq's validation loss
-                during training includes `</s>` (papers.md 1.11), which favours no option that is
+                during training includes `</s>`, which favours no option that is
                 the beginning of another; that is this argument set to True.
 
         Raises:

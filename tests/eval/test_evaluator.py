@@ -148,6 +148,10 @@ def test_methods(fake_engine, records, tasks, tmp_path):
     results = run(fake_engine, ranked, as_rouge, tmp_path / "rank", config)
     task = results["levels"]["fully_supervised"]["categories"]["Question Answering"]["tasks"]
     assert task["flan__boolq"]["metric"] == "accuracy"
+    config = dataclasses.replace(CONFIG, method="by_options")
+    run(fake_engine, records, as_rouge, tmp_path / "options", config)
+    for row in samples.read_samples(tmp_path / "options" / "samples.jsonl")[1]:
+        assert row["method"] == ("rank" if row["options"] else "generate")
 
 
 def test_longest_are_asked_first(make_engine, records, tasks, tmp_path):

@@ -369,6 +369,7 @@ class _Reached:
     """What the root's bindings lead to, directly or through macros."""
 
     configurables: set[str] = dataclasses.field(default_factory=set)
+    called: set[str] = dataclasses.field(default_factory=set)  # by gin, not handed over as `@name`
     scopes: set[str] = dataclasses.field(default_factory=set)
     macros: dict[str, str] = dataclasses.field(default_factory=dict)  # name -> first place
 
@@ -385,7 +386,7 @@ def _leaves(value: Any) -> Iterator[Macro | Reference]:
 
 
 def _reach(table: Mapping[tuple[str, str, str], Statement], root: str) -> _Reached:
-    reached = _Reached({root})
+    reached = _Reached({root}, {root})
     by_selector = collections.defaultdict(list)
     for statement in table.values():
         by_selector[statement.selector or statement.shown].append(statement)
@@ -400,6 +401,8 @@ def _reach(table: Mapping[tuple[str, str, str], Statement], root: str) -> _Reach
                 continue
             selector = _selector(leaf.selector, statement.where, leaf.selector)
             reached.scopes.update(leaf.scope.split("/"))
+            if leaf.evaluate:
+                reached.called.add(selector)
             if selector not in reached.configurables:
                 reached.configurables.add(selector)
                 waiting += by_selector[selector]
@@ -476,7 +479,7 @@ def _check_required(table: Mapping[tuple[str, str, str], Statement], reached: _R
         and _is_required(statement.value)
     ]
     bound = {(s.selector, s.name): s for s in table.values() if s.selector}
-    for selector in sorted(reached.configurables):
+    for selector in sorted(reached.called):
         for name, parameter in _parameters(selector).items():
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue

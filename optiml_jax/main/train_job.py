@@ -49,6 +49,7 @@ class TrainJob:
         mixture_or_task_name: a mixture, benchmark or task of the store; None for its own mixture.
         initial_checkpoint_path: MODEL_DIR or checkpoint whose parameters the run starts from;
             None draws them. Optimizer, schedule and data begin anew.
+        loss_on: "targets" (instruction tuning) or "all" (pre-training), see `data.stream`.
         evaluation: how the store's evaluation records are scored every `loop.eval_period` steps;
             None, or a period of 0, for not at all.
         eval_roles: which tasks are scored so; the paper watches its validation tasks.
@@ -64,6 +65,7 @@ class TrainJob:
     task_feature_lengths: Mapping[str, int]
     mixture_or_task_name: str | None = None
     initial_checkpoint_path: str | None = None
+    loss_on: str = "targets"
     evaluation: EvalConfig | None = None
     eval_roles: Sequence[str] = ("validation",)
 
@@ -132,6 +134,7 @@ def resolve(job: TrainJob) -> Parts:
         feature_length=job.feature_length,
         batch_size=job.loop.batch_size,
         seed=job.loop.seed,
+        loss_on=job.loss_on,
     )
     rows = job.loop.batch_size // jax.process_count()
     first = rows * jax.process_index()
@@ -159,7 +162,7 @@ def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int
             job.model,
             job.optimizer,
             parts.mesh,
-            parts.source,
+            stream.ReadAhead(parts.source),
             directory,
             vocabulary_digest=parts.vocabulary.digest,
             save_vocabulary=parts.vocabulary.save,

@@ -257,6 +257,19 @@ def test_imported_module_registers_its_own_configurable(folder, monkeypatch):
     assert build("fast_engine.boost = 4", files=files).value.sizes == 4
 
 
+def test_function_that_is_handed_over_needs_no_arguments(folder, monkeypatch):
+    """As a user's mixing rate is: called later, with arguments that gin does not know."""
+    (folder / "my_own_rates.py").write_text(
+        "import gin\n@gin.configurable\ndef my_rate(task, size, cap=9): return min(size, cap)\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "mine.gin").write_text(
+        "import my_own_rates\nNAME = 'x'\ndrive.sizes = {'rate': @my_rate}\nmy_rate.cap = 5\n"
+    )
+    built = build(files=("models/small.gin", "run.gin", "mine.gin"))
+    assert built.value.sizes["rate"]("task", 7) == 5
+
+
 def test_import_that_fails(folder):
     (folder / "mine.gin").write_text("import no_such_module_here\n")
     assert "mine.gin:1: import no_such_module_here: No module named" in refusal(files=("mine.gin",))

@@ -11,8 +11,10 @@ token is never a target: packed and unpacked losses are equal. Order and row bou
 
 import collections
 import dataclasses
+import functools
+import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -142,10 +144,36 @@ class TrainStream:
         """What a checkpoint keeps so that opening the stream at `step` costs nothing."""
         with self._lock:
             block = self._block_of(step * self.config.batch_size)
-            return {"step": step, "row_prefix": self._prefix[: block + 1]}
+            prefix = self._prefix[: block + 1]
+        return {"step": step, "row_prefix": prefix, "order": self.order}
+
+    @functools.cached_property
+    def order(self) -> dict[str, Any]:
+        """All that decides the batches, in short: two streams of equal order give equal batches."""
+        return {
+            "tasks": _digest(task.key for task in self.tasks),
+            "rates": _digest(float(rate).hex() for rate in self.rates),
+            "feature_length": self.config.feature_length,
+            "batch_size": self.config.batch_size,
+            "seed": self.config.seed,
+            "loss_on": self.config.loss_on,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes over a `state`; batches stay what they are, they only come sooner."""
+        """Takes over a `state`, so that the blocks before its step need not be counted again.
+
+        Raises:
+            InputError: the state is of a stream with other batches.
+        """
+        differing = [
+            name for name, value in self.order.items() if state.get("order", {}).get(name) != value
+        ]
+        if differing:
+            raise InputError(
+                "the checkpoint was trained on other batches than this run would give: other"
+                f" {' and '.join(differing)} (tasks: the store's content or the mixture). Restore"
+                " what was changed, or start a new MODEL_DIR with INITIAL_CHECKPOINT_PATH."
+            )
         with self._lock:
             self._prefix = [int(count) for count in state["row_prefix"]]
 
@@ -228,6 +256,10 @@ class ReadAhead:
     def restore(self, state: Mapping[str, Any]) -> None:
         """See `TrainStream.restore`."""
         self._stream.restore(state)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 class _Batches:

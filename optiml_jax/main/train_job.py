@@ -153,7 +153,7 @@ def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int
     """Trains, and returns the exit code; the config goes into MODEL_DIR first."""
     card = checkpoints.ModelCard(job.model, vocabulary_digest=parts.vocabulary.digest)
     directory = checkpoints.prepare_model_dir(job.model_dir, card, parts.vocabulary.save)
-    _check_same_run(job, directory)
+    _check_same_run(job, parts, directory)
     if jax.process_index() == 0:
         run_record.write_config(directory, config_text, command_line)
     try:
@@ -227,7 +227,7 @@ def describe(job: TrainJob, parts: Parts) -> str:
     return "\n".join(f"{name + ':':<12} {text}" for name, text in lines.items())
 
 
-def _check_same_run(job: TrainJob, directory: pathlib.Path) -> None:
+def _check_same_run(job: TrainJob, parts: Parts, directory: pathlib.Path) -> None:
     """Refuses what the loop would refuse on resume, so that config.gin stays the run's own."""
     if not checkpoints.saved_steps(directory):
         return
@@ -240,6 +240,7 @@ def _check_same_run(job: TrainJob, directory: pathlib.Path) -> None:
                 f"{metadata.get(name)}, this run asks for {getattr(job.loop, name)}: it would not "
                 f"be the same run. Set --gin.{macro}={metadata.get(name)}, or another MODEL_DIR."
             )
+    parts.source.restore(metadata["source"])
 
 
 def _evaluators(job: TrainJob, parts: Parts) -> list[loop.Evaluator]:

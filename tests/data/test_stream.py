@@ -121,6 +121,19 @@ def test_held_out_tasks_and_instances_never_train(store, tasks, store_path):
     assert per_task == {t.spec.name: t.spec.num_examples for t in tasks[1:]}
 
 
+def test_a_state_of_other_batches_is_refused(store):
+    state = make_stream(store).state(3)
+    make_stream(store).restore(state)
+    for change, named in (({"length": 32}, "feature_length"), ({"seed": 6}, "seed")):
+        with pytest.raises(InputError, match=f"other {named} "):
+            make_stream(store, **change).restore(state)
+    config = stream.StreamConfig(
+        mixture=mixing.MixtureSpec(eps=5), feature_length=T, batch_size=8, seed=5
+    )
+    with pytest.raises(InputError, match="other rates "):
+        stream.TrainStream(store, config).restore(state)
+
+
 def test_one_task_as_a_mixture(store, tasks):
     name = tasks[3].spec.name
     config = stream.StreamConfig(name, feature_length=T, batch_size=4)

@@ -35,8 +35,10 @@ def train(num_processes, store_path, model_dir, steps):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     started = [
         subprocess.Popen(
-            [sys.executable, WORKER, str(port), str(num_processes), str(process)]
-            + [str(store_path), str(model_dir), str(steps)],
+            [
+                *[sys.executable, WORKER, str(port), str(num_processes), str(process)],
+                *[str(store_path), str(model_dir), str(steps)],
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

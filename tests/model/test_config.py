@@ -10,7 +10,7 @@ from optiml_jax.model.config import OptConfig
 
 TINY = {"vocab_size": 32, "num_layers": 2, "num_heads": 2, "d_model": 8, "ffn_dim": 16}
 
-# Hugging Face's published counts of `sum(p.numel())`; 125M and 1.3B as in the released models.
+# Parameters of transformers' OPTForCausalLM of the same sizes, tied ones counted once.
 COUNTS = {"125m": 125_239_296, "1.3b": 1_315_758_080, "6.7b": 6_658_473_984}
 
 

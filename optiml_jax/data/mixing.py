@@ -41,15 +41,24 @@ class MixtureSpec:
     rate_fn: RateFn | None = None
 
     def __post_init__(self):
+        def is_share(value):
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            return number and math.isfinite(value) and value >= 0
+
         if self.eps is not None and (not isinstance(self.eps, int) or self.eps < 1):
             raise InputError(
                 f"MixtureSpec.eps is {self.eps!r}, expected a whole number of examples, 1 or more,"
                 " or None for no cap."
             )
-        if self.alpha < 0:
-            raise InputError(f"MixtureSpec.alpha is {self.alpha}, expected 0 or more.")
+        if not is_share(self.alpha):
+            raise InputError(f"MixtureSpec.alpha is {self.alpha!r}, expected 0 or more.")
+        if self.proportions is not None and not isinstance(self.proportions, Mapping):
+            raise InputError(
+                f"MixtureSpec.proportions is {self.proportions!r}, expected {{'BENCHMARK': share}},"
+                " or None for the capped sizes."
+            )
         for benchmark, share in (self.proportions or {}).items():
-            if not (isinstance(share, int | float) and math.isfinite(share) and share >= 0):
+            if not is_share(share):
                 raise InputError(
                     f"MixtureSpec.proportions['{benchmark}'] is {share!r}, expected a share of 0"
                     " or more."

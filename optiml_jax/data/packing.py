@@ -23,6 +23,9 @@ import numpy as np
 from optiml_jax.errors import InputError
 
 BLOCK_DRAWS = 131_072
+VERSION = 1
+"""Raised with every change of the order that a plan gives for the same arguments."""
+
 _FEISTEL_ROUNDS = 4
 
 

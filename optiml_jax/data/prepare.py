@@ -1,8 +1,8 @@
 """Building a store: render every task once, tokenize it, write shards, commit.
 
-Incremental: a task whose key (source bytes, wording, vocabulary, role) is unchanged is taken over
-from the old store byte by byte, and a shard in which nothing changed is not touched. Atomic: see
-`store`. Tasks of other benchmarks in the same store stay.
+Incremental: records whose key (source bytes, wording, vocabulary, role; one key a view) is the same
+are taken over from the old store byte by byte, and a shard in which nothing changed is not written
+again. Atomic: see `store`. Tasks of other benchmarks in the same store stay.
 
 The work is sequential over shards; tokenization inside a shard uses all cores (`tokenizers`).
 """
@@ -12,8 +12,10 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from optiml_jax.errors import InputError
 
 CODE_VERSION = 1
 """Part of every task's key; raised when rendering or tokenization change their results."""
+
+MAX_SHARDS = 1024
+"""A shard takes at least 64 KiB; more files than this help nobody."""
 
 Progress = Callable[[int, int, str], None]
 """(shards done, shards in all, what happens) -> None."""
@@ -45,10 +50,10 @@ class PrepareConfig:
     num_shards: int = 8
 
     def __post_init__(self):
-        if self.max_tokens < 2 or self.num_shards < 1:
+        if self.max_tokens < 2 or not 1 <= self.num_shards <= MAX_SHARDS:
             raise InputError(
-                f"PrepareConfig: max_tokens {self.max_tokens} and num_shards {self.num_shards},"
-                " expected at least 2 and 1."
+                f"PrepareConfig: max_tokens is {self.max_tokens}, expected 2 or more; num_shards is"
+                f" {self.num_shards}, expected 1 to {MAX_SHARDS}."
             )
 
 
@@ -73,7 +78,7 @@ class _Rows:
     lengths: np.ndarray
     loss_starts: np.ndarray
     num_truncated: int
-    reused: bool = False
+    reused: frozenset[str] = frozenset()
 
 
 def prepare_store(
@@ -83,12 +88,13 @@ def prepare_store(
     vocabulary: vocabularies.Vocabulary,
     config: PrepareConfig,
     progress: Progress = lambda done, total, what: None,
+    prune: bool = False,
 ) -> PrepareResult:
     """Builds or updates the store at `out`.
 
     Args:
         tasks: all tasks of the mixture's benchmarks; a stored task of one of these benchmarks that
-            is not among them is removed.
+            is not among them is removed under `prune`, and is an error without it.
         assignments: role and level of each task.
         vocabulary: of the ids; an existing store must have the same.
 
@@ -98,13 +104,16 @@ def prepare_store(
     """
     started = time.monotonic()
     folder = pathlib.Path(out)
-    old = _old_store(folder, vocabulary, config)
+    _check_place(folder)
     with store_lib.writing(folder):
+        old = _old_store(folder, vocabulary, config)
         benchmarks = {task.spec.benchmark for task in tasks}
-        keys = {t.spec.name: _key(t, assignments[t.spec.name], vocabulary, config) for t in tasks}
+        keys = {t.spec.name: _keys(t, assignments[t.spec.name], vocabulary, config) for t in tasks}
         kept = [t for t in old.tasks if t.spec.benchmark not in benchmarks] if old else []
         names = sorted([*keys, *(task.name for task in kept)])
-        keys |= {task.name: task.key for task in kept}
+        keys |= {task.name: dict(task.keys) for task in kept}
+        if old and not prune:
+            _check_removed([t.name for t in old.tasks if t.name not in keys], folder)
         by_name = {task.spec.name: task for task in tasks}
 
         shards: dict[str, list[store_lib.ShardFile]] = {view: [] for view in _views(config)}
@@ -116,14 +125,15 @@ def prepare_store(
             rows = _shard_rows(own, keys, by_name, assignments, old, vocabulary, config)
             places: dict[str, dict[str, store_lib.Place]] = {name: {} for name in own}
             for view in shards:
-                shards[view].append(_write_view(folder, view, number, own, rows, places))
+                shards[view].append(_write_view(folder, view, number, own, rows, places, old))
             for name in own:
                 stored[name] = _stored_task(
                     name, keys[name], by_name, assignments, old, rows[name], places[name]
                 )
-                arrays[name] = rows[name]
+                # The records are on disk; a store of millions must not stay in memory.
+                arrays[name] = dataclasses.replace(rows[name], records={})
         table, lengths, loss_starts = _concatenate(names, stored, arrays)
-        vocabulary.save(folder / store_lib.VOCABULARY_FOLDER)
+        _save_vocabulary(vocabulary, folder)
         index = {
             "format": store_lib.FORMAT,
             "created_by": f"optiml_jax {optiml_jax.__version__}",
@@ -144,7 +154,7 @@ def prepare_store(
             "tasks": [task.to_json() for task in table],
         }
         store_lib.commit(folder, index)
-    reused = sum(rows.reused for rows in arrays.values())
+    reused = sum(rows.reused >= set(keys[name]) for name, rows in arrays.items())
     removed = len([t for t in old.tasks if t.name not in stored]) if old else 0
     return PrepareResult(
         num_tasks=len(table),
@@ -157,23 +167,49 @@ def prepare_store(
     )
 
 
+def _check_place(folder: pathlib.Path) -> None:
+    """Refuses a place that holds something else than a store."""
+    if store_lib.read_index(folder) is not None or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"--out '{folder}' is a file, expected a folder to write a store in.")
+    ours = {store_lib.SHARD_FOLDER, store_lib.VOCABULARY_FOLDER}
+    names = sorted(path.name for path in folder.iterdir())
+    if foreign := [n for n in names if n not in ours and not n.startswith((".", "examples-"))]:
+        raise InputError(
+            f"--out '{folder}' is not empty and not a store (it has '{foreign[0]}')."
+            " Give a new or empty folder."
+        )
+
+
+def _check_removed(names: Sequence[str], folder: pathlib.Path) -> None:
+    if names:
+        raise InputError(
+            f"store '{folder}' holds {len(names)} tasks that are not among the given ones (first:"
+            f" '{names[0]}'). Give --prune to remove them, or the folder that has them all."
+        )
+
+
+def _save_vocabulary(vocabulary: vocabularies.Vocabulary, folder: pathlib.Path) -> None:
+    """Puts the vocabulary beside the store in one rename; a good one is left alone."""
+    target = folder / store_lib.VOCABULARY_FOLDER
+    try:
+        if vocabularies.load_vocabulary(target).digest == vocabulary.digest:
+            return
+    except InputError:
+        pass
+    temporary = folder / f".{store_lib.VOCABULARY_FOLDER}.{os.getpid()}"
+    vocabulary.save(temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+
+
 def _old_store(
     folder: pathlib.Path, vocabulary: vocabularies.Vocabulary, config: PrepareConfig
 ) -> store_lib.Store | None:
-    """The store to update, or None; refuses what an update would destroy or mix up."""
+    """The store to update, or None; refuses what an update would mix up."""
     index = store_lib.read_index(folder)
     if index is None:
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--out '{folder}' is a file, expected a folder to write a store in.")
-        foreign = [p.name for p in folder.iterdir()] if folder.exists() else []
-        ours = {store_lib.SHARD_FOLDER, store_lib.VOCABULARY_FOLDER, ".lock"}
-        if foreign := [
-            n for n in foreign if n not in ours and not n.startswith((".", "examples-"))
-        ]:
-            raise InputError(
-                f"--out '{folder}' is not empty and not a store (it has '{foreign[0]}')."
-                " Give a new or empty folder."
-            )
         return None
     expected = {
         "vocabulary": (index["vocabulary"]["digest"], vocabulary.digest),
@@ -200,117 +236,156 @@ def _views(config: PrepareConfig) -> list[str]:
     return train + [store_lib.eval_view(k) for k in config.render.shots]
 
 
-def _key(
+def _keys(
     task: catalog.BenchTask,
     assignment: splits.Assignment,
     vocabulary: vocabularies.Vocabulary,
     config: PrepareConfig,
-) -> str:
-    parts = [
+) -> dict[str, str]:
+    """View -> key of a task's records: what they depend on, and nothing else.
+
+    So a new evaluation view leaves the training records, and runs on them, alone.
+    """
+    render = config.render
+    shared = [
         CODE_VERSION,
         task.digest,
         # The same files elsewhere are the same task.
         {name: value for name, value in task.spec.to_json().items() if name != "path"},
         dataclasses.asdict(assignment),
-        vocabulary.digest,
-        config.render.to_json(),
-        config.render.prompt.digest(),
-        config.max_tokens,
+        render.seed,
+        render.max_train_examples,
+        render.prompt.digest(),
     ]
+    training = _digest([*shared, vocabulary.digest, render.num_renderings, config.max_tokens])
+    keys = {store_lib.train_view(r): training for r in range(render.num_renderings)}
+    for shots in render.shots:
+        keys[store_lib.eval_view(shots)] = _digest([*shared, shots, render.max_eval_examples])
+    return keys
+
+
+def _digest(parts: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _shard_rows(
     names: Sequence[str],
-    keys: Mapping[str, str],
+    keys: Mapping[str, Mapping[str, str]],
     by_name: Mapping[str, catalog.BenchTask],
     assignments: Mapping[str, splits.Assignment],
     old: store_lib.Store | None,
     vocabulary: vocabularies.Vocabulary,
     config: PrepareConfig,
 ) -> dict[str, _Rows]:
-    """Records of every task of a shard, taken over where the key is unchanged."""
+    """Records of every task of a shard, taken over view by view where the key is unchanged."""
     rows: dict[str, _Rows] = {}
-    texts: dict[str, tuple[list[list[tuple[str, str]]], dict[str, list[bytes]]]] = {}
+    texts: dict[str, list[list[tuple[str, str]]]] = {}
     for name in names:
-        before = old.by_name.get(name) if old else None
-        if old and before and before.key == keys[name]:
-            taken = _take_over(old, before)
-            if taken is not None:
-                rows[name] = taken
-                continue
+        rows[name] = _take_over(old, name, keys[name]) if old else _no_rows(config)
+        missing = keys[name].keys() - rows[name].reused
+        if not missing:
+            continue
         task = by_name.get(name)
         if task is None:
             raise InputError(
-                f"store '{old.path if old else ''}': records of '{name}' are damaged and its"
-                " benchmark is not part of this run. Prepare that benchmark again first."
+                f"store '{old.path if old else ''}': records of '{name}' are damaged or lack a"
+                " view, and its benchmark is not part of this run. Prepare that benchmark first."
             )
-        texts[name] = _render(task, assignments[name], config)
+        content = task.load()
+        parts = rendering.partition(task.spec, content, assignments[name], config.render)
+        rows[name].records |= _eval_views(task.spec, content, parts, config, missing)
+        if store_lib.train_view(0) in missing:
+            texts[name] = _training_pairs(task.spec, content, parts, config)
     # One call for the whole shard keeps all cores of the tokenizer busy.
-    pairs = [pair for per_rendering, _ in texts.values() for p in per_rendering for pair in p]
+    pairs = [pair for per_rendering in texts.values() for p in per_rendering for pair in p]
     tokenized = iter(tokenization.tokenize_examples(vocabulary, pairs))
-    for name, (per_rendering, eval_views) in texts.items():
+    for name, per_rendering in texts.items():
         examples = [[next(tokenized) for _ in p] for p in per_rendering]
-        rows[name] = _encode(examples, eval_views, config.max_tokens, _token_dtype(vocabulary))
+        _encode(rows[name], examples, config.max_tokens, _token_dtype(vocabulary))
     return rows
 
 
-def _render(
-    task: catalog.BenchTask, assignment: splits.Assignment, config: PrepareConfig
-) -> tuple[list[list[tuple[str, str]]], dict[str, list[bytes]]]:
-    content = task.load()
-    parts = rendering.partition(task.spec, content, assignment, config.render)
-    pairs = [
+def _no_rows(config: PrepareConfig) -> _Rows:
+    empty = np.zeros((config.render.num_renderings, 0), np.int32)
+    return _Rows({}, empty, empty, 0)
+
+
+def _training_pairs(
+    spec: catalog.TaskSpec,
+    content: catalog.TaskContent,
+    parts: rendering.Partition,
+    config: PrepareConfig,
+) -> list[list[tuple[str, str]]]:
+    return [
         [
             (example.source, example.target)
-            for example in rendering.train_examples(task.spec, content, parts, config.render, r)
+            for example in rendering.train_examples(spec, content, parts, config.render, r)
         ]
         for r in range(config.render.num_renderings)
     ]
+
+
+def _eval_views(
+    spec: catalog.TaskSpec,
+    content: catalog.TaskContent,
+    parts: rendering.Partition,
+    config: PrepareConfig,
+    missing: Set[str],
+) -> dict[str, list[bytes]]:
     views = {}
     for shots in config.render.shots:
-        records = rendering.eval_records(task.spec, content, parts, config.render, shots)
-        views[store_lib.eval_view(shots)] = [
-            json.dumps(r.to_json(), ensure_ascii=False).encode() for r in records
-        ]
-    return pairs, views
+        if store_lib.eval_view(shots) in missing:
+            records = rendering.eval_records(spec, content, parts, config.render, shots)
+            views[store_lib.eval_view(shots)] = [
+                json.dumps(r.to_json(), ensure_ascii=False).encode() for r in records
+            ]
+    return views
 
 
 def _encode(
+    rows: _Rows,
     examples: list[list[tokenization.TokenizedExample]],
-    eval_views: dict[str, list[bytes]],
     max_tokens: int,
     dtype: str,
-) -> _Rows:
-    records = dict(eval_views)
+) -> None:
+    """Adds training records, cut on the left to `max_tokens`, with their lengths."""
     for number, rendering_examples in enumerate(examples):
-        records[store_lib.train_view(number)] = [
+        rows.records[store_lib.train_view(number)] = [
             np.asarray(e.ids[-max_tokens:], dtype).tobytes() for e in rendering_examples
         ]
     full = np.array([[len(e.ids) for e in r] for r in examples], np.int32)
     starts = np.array([[e.loss_start for e in r] for r in examples], np.int32)
-    lengths = np.minimum(full, max_tokens)
-    return _Rows(
-        records,
-        lengths=lengths,
-        loss_starts=np.maximum(starts - (full - lengths), 0).astype(np.int32),
-        num_truncated=int((full[0] > max_tokens).sum()) if len(full) else 0,
-    )
+    rows.lengths = np.minimum(full, max_tokens)
+    rows.loss_starts = np.maximum(starts - (full - rows.lengths), 0).astype(np.int32)
+    rows.num_truncated = int((full[0] > max_tokens).sum())
 
 
-def _take_over(old: store_lib.Store, task: store_lib.StoredTask) -> _Rows | None:
-    """A stored task's records as they are, or None where a shard is damaged."""
-    try:
-        records = {
-            view: old.read(view, place.shard, range(place.first, place.first + place.count))
-            for view, place in task.places.items()
-        }
-    except InputError:
-        return None
-    own = slice(task.first_example, task.first_example + task.num_train)
-    return _Rows(
-        records, old.lengths[:, own], old.loss_starts[:, own], task.num_truncated, reused=True
-    )
+def _take_over(old: store_lib.Store, name: str, keys: Mapping[str, str]) -> _Rows:
+    """A stored task's records of the views whose key is the same and whose shards are whole."""
+    empty = np.zeros((old.num_renderings, 0), np.int32)
+    rows = _Rows({}, empty, empty, 0)
+    task = old.by_name.get(name)
+    if task is None:
+        return rows
+    same = [view for view, key in keys.items() if task.keys.get(view) == key]
+    trains = [view for view in same if view.startswith("train_")]
+    for views in (trains, *([view] for view in same if view not in trains)):
+        try:
+            records = {
+                view: old.read(view, p.shard, range(p.first, p.first + p.count))
+                for view in views
+                if (p := task.places.get(view))
+            }
+            if views is trains and trains:
+                own = slice(task.first_example, task.first_example + task.num_train)
+                rows.lengths, rows.loss_starts = old.lengths[:, own], old.loss_starts[:, own]
+                rows.num_truncated = task.num_truncated
+        except InputError:
+            # The shard or the arrays are damaged: rendered anew.
+            continue
+        rows.records |= records
+        rows.reused |= frozenset(views)
+    return rows
 
 
 def _write_view(
@@ -320,6 +395,7 @@ def _write_view(
     names: Sequence[str],
     rows: Mapping[str, _Rows],
     places: Mapping[str, dict[str, store_lib.Place]],
+    old: store_lib.Store | None,
 ) -> store_lib.ShardFile:
     records: list[bytes] = []
     for name in names:
@@ -327,12 +403,21 @@ def _write_view(
         if own:
             places[name][view] = store_lib.Place(number, len(records), len(own))
             records.extend(own)
+    before = old.shards[view][number] if old and view in old.shards else None
+    if before and all(view in rows[name].reused for name in names):
+        same = {name: task.places.get(view) for name, task in old.by_name.items()} if old else {}
+        if (
+            len(records) == before.num_records
+            and records
+            and all(same[name] == places[name].get(view) for name in names)
+        ):
+            return before
     return store_lib.write_shard(folder, view, number, records)
 
 
 def _stored_task(
     name: str,
-    key: str,
+    keys: Mapping[str, str],
     by_name: Mapping[str, catalog.BenchTask],
     assignments: Mapping[str, splits.Assignment],
     old: store_lib.Store | None,
@@ -351,7 +436,7 @@ def _stored_task(
         role=assignment.role,
         level=assignment.level,
         reason=assignment.reason,
-        key=key,
+        keys=keys,
         places=places,
         first_example=0,
         num_train=num_train,

@@ -25,6 +25,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,6 +39,10 @@ from optiml_jax.errors import InputError
 
 FORMAT = 1
 INDEX_FILE = "index.json"
+INDEX_FIELDS = (
+    *("mixture", "split", "render", "num_renderings", "num_shards", "max_tokens", "token_dtype"),
+    *("vocabulary", "arrays", "shards", "tasks"),
+)
 SHARD_FOLDER = "shards"
 VOCABULARY_FOLDER = "vocabulary"
 
@@ -67,7 +72,7 @@ class StoredTask:
         role: train, validation, test or excluded, under the store's split.
         level: level of generalization of its evaluation part ("" when excluded).
         reason: why the split put it there.
-        key: digest of all that its records depend on.
+        keys: view -> digest of all that its records there depend on.
         places: view -> where its records are; a view without records of this task is absent.
         first_example: index of its first training example in the store's arrays.
         num_train: training examples of one rendering.
@@ -81,7 +86,7 @@ class StoredTask:
     role: str
     level: str
     reason: str
-    key: str
+    keys: Mapping[str, str]
     places: Mapping[str, Place]
     first_example: int
     num_train: int
@@ -163,7 +168,13 @@ def read_index(folder: pathlib.Path) -> dict[str, Any] | None:
             f"{folder / INDEX_FILE}: damaged ({error}). Run `optiml prepare` again into this"
             " folder after removing it."
         ) from error
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
+    if isinstance(index, dict) and index.get("format") == FORMAT:
+        if missing := [name for name in INDEX_FIELDS if name not in index]:
+            raise InputError(
+                f"{folder / INDEX_FILE}: damaged: field '{missing[0]}' is missing. Remove the"
+                " folder and run `optiml prepare` again."
+            )
+    else:
         found = index.get("format") if isinstance(index, dict) else type(index).__name__
         raise InputError(
             f"{folder / INDEX_FILE}: store format {found!r}, this version reads {FORMAT}."
@@ -212,9 +223,17 @@ class Store:
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = self.meta["arrays"]
         path = self.path / arrays["file"]
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror}). Run the same `optiml prepare` again."
+            ) from error
         if hashlib.sha256(data).hexdigest() != arrays["sha256"]:
-            raise InputError(f"{path}: altered since it was prepared. Prepare the store again.")
+            raise InputError(
+                f"{path}: altered since it was prepared. Run the same `optiml prepare` again: it"
+                " is written anew."
+            )
         with np.load(io.BytesIO(data)) as archive:
             return {name: archive[name] for name in archive.files}
 
@@ -243,8 +262,25 @@ class Store:
         return shard, number
 
     def vocabulary(self) -> vocabularies.Vocabulary:
-        """The vocabulary that the store's ids are of."""
-        return vocabularies.load_vocabulary(self.path / VOCABULARY_FOLDER)
+        """The vocabulary that the store's ids are of.
+
+        Raises:
+            InputError: its files are missing or damaged.
+        """
+        name = self.meta["vocabulary"]["name"]
+        try:
+            vocabulary = vocabularies.load_vocabulary(self.path / VOCABULARY_FOLDER)
+        except InputError as error:
+            raise InputError(
+                f"store '{self.path}': its vocabulary is damaged: {error} To write it anew, run"
+                f" `optiml prepare` with --vocabulary ('{name}' was used)."
+            ) from error
+        if vocabulary.digest != self.meta["vocabulary"]["digest"]:
+            raise InputError(
+                f"store '{self.path}': its vocabulary folder holds another vocabulary than its ids"
+                f" are of. Run `optiml prepare` with --vocabulary ('{name}' was used)."
+            )
+        return vocabulary
 
     def select(self, name: str | None) -> tuple[StoredTask, ...]:
         """Tasks that a mixture or task name stands for; None is the store's own mixture.
@@ -308,6 +344,10 @@ class Store:
 
     def check_files(self, verify: bool) -> None:
         """Every promised file is there with its promised size (and hash, with `verify`)."""
+        if not (self.path / self.meta["arrays"]["file"]).is_file() or verify:
+            _ = self._arrays
+        if verify:
+            self.vocabulary()
         for view, shards in self.shards.items():
             for number, shard in enumerate(shards):
                 path = self.path / SHARD_FOLDER / shard.file
@@ -390,11 +430,18 @@ def write_shard(
     name = f"{view}-{number:03d}-{sha.hexdigest()[:16]}.array_record"
     path = folder / SHARD_FOLDER / name
     temporary = path.with_name(f".{name}.{os.getpid()}")
-    writer = array_record_module.ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
-    for data in records:
-        writer.write(data)
-    writer.close()
-    temporary.replace(path)
+    try:
+        writer = array_record_module.ArrayRecordWriter(str(temporary), _WRITER_OPTIONS)
+        for data in records:
+            writer.write(data)
+        writer.close()
+        temporary.replace(path)
+    except (RuntimeError, OSError, ValueError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written: {error}. Make room, or give another --out; the store is"
+            " as it was before."
+        ) from error
     return ShardFile(name, path.stat().st_size, file_sha256(path), len(records))
 
 
@@ -428,6 +475,11 @@ def commit(folder: pathlib.Path, index: Mapping[str, Any]) -> None:
     for path in folder.glob("*examples-*.npz*"):
         if path.name != index["arrays"]["file"]:
             path.unlink()
+    # What killed writers left.
+    for path in folder.glob(f".{VOCABULARY_FOLDER}.*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(f".{INDEX_FILE}.*"):
+        path.unlink()
 
 
 @contextlib.contextmanager

@@ -151,7 +151,8 @@ class TrainStream:
     def order(self) -> dict[str, Any]:
         """All that decides the batches, in short: two streams of equal order give equal batches."""
         return {
-            "tasks": _digest(task.key for task in self.tasks),
+            "plan": packing.VERSION,
+            "tasks": _digest(task.keys[store_lib.train_view(0)] for task in self.tasks),
             "rates": _digest(float(rate).hex() for rate in self.rates),
             "feature_length": self.config.feature_length,
             "batch_size": self.config.batch_size,

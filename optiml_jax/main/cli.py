@@ -5,9 +5,10 @@ import JAX, Grain or SeqIO inside `run`, so that help costs a tenth of a second.
 package keep their traceback on purpose; only `InputError` becomes one message.
 
 Exit codes: 0 done; 2 bad usage or bad input; 75 preempted after a saved checkpoint (start the same
-command again); 130 stopped by Ctrl-C.
+command again); 130 stopped by Ctrl-C; 141 the reader of a pipe left before the command was done.
 """
 
+import contextlib
 import os
 import shlex
 import sys
@@ -20,6 +21,7 @@ from optiml_jax.main import evaluate, flags, inspect, prepare, train
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 COMMANDS = {"prepare": prepare, "train": train, "eval": evaluate, "inspect": inspect}
 
@@ -48,6 +50,7 @@ def make_parser() -> flags.Parser:
 def main(argv: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; prints errors on stderr."""
     prog = "optiml"
+    command = None
     stopped = flags.STOPPED
     try:
         parser = make_parser()
@@ -70,19 +73,33 @@ def main(argv: Sequence[str]) -> int:
         args.command_line = shlex.join(["optiml", *argv])
         return args.run(args)
     except InputError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        _tell(f"{prog}: error: {error}")
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print(f"\n{prog}: stopped. {stopped}", file=sys.stderr)
+        _tell(f"\n{prog}: stopped. {stopped}")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe (`| head`) has what it wanted; the exit must not flush to it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # The reader of a pipe (`| head`) left. What only shows something is done by that; other
+        # commands were cut short.
+        shows = command in (None, "inspect") or {"-h", "--help", "--version"} & set(argv)
+        return 0 if shows else EXIT_BROKEN_PIPE
     except SystemExit as error:  # argparse, after --help and --version
         return int(error.code or 0)
 
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    # The exit must not flush to a pipe without a reader: Python would make the code 120.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def _tell(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)

@@ -47,24 +47,25 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--vocab_size", type=int, default=8192, help="rows of --vocabulary=small (default 8192)"
     )
-    parser.add_argument("--split", default="opt_iml", help="named split (default opt_iml)")
-    parser.add_argument(
-        "--shots",
-        default="0",
-        metavar="K,K",
-        help="demonstrations of each evaluation view (default 0)",
+    settings = parser.add_argument_group(
+        "settings", "an existing store keeps its own where a flag is not given"
     )
-    parser.add_argument(
-        "--renderings", type=int, default=1, help="training texts per example (default 1)"
+    settings.add_argument("--split", help="named split (default opt_iml)")
+    settings.add_argument(
+        "--shots", metavar="K,K", help="demonstrations of each evaluation view (default 0)"
     )
-    parser.add_argument(
-        "--max_tokens", type=int, default=2049, help="longest example, cut on the left (2049)"
+    settings.add_argument("--renderings", type=int, help="training texts per example (default 1)")
+    settings.add_argument(
+        "--max_tokens", type=int, help="longest example, cut on the left (default 2049)"
     )
-    parser.add_argument(
-        "--max_eval_examples", type=int, default=100, help="evaluated per held-out task (100)"
+    settings.add_argument(
+        "--max_eval_examples", type=int, help="evaluated per held-out task (default 100)"
     )
-    parser.add_argument("--num_shards", type=int, default=8, help="files per view (default 8)")
-    parser.add_argument("--seed", type=int, default=0, help="of wordings (default 0)")
+    settings.add_argument("--num_shards", type=int, help="files per view (default 8)")
+    settings.add_argument("--seed", type=int, help="of wordings (default 0)")
+    parser.add_argument(
+        "--prune", action="store_true", help="remove stored tasks that DIR does not have"
+    )
     parser.add_argument(
         "--skip_bad", action="store_true", help="report bad task files and go on without them"
     )
@@ -75,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     # setup.py maps the folder tasks/ to this name, which pyright does not know.
     from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeAccessIssue]
     from optiml_jax.data import prepare, rendering
+    from optiml_jax.data import store as store_lib
 
     notes: list[str] = []
 
@@ -83,19 +85,27 @@ def run(args: argparse.Namespace) -> int:
         print(f"note: {message}", file=sys.stderr)
 
     benchmark = declarations.benchmark(args.benchmark)
+    index = store_lib.read_index(pathlib.Path(args.out)) or {}
+    kept = {**index.get("render", {}), **index}
+
+    def setting(given: Any, name: str, default: Any) -> Any:
+        return given if given is not None else kept.get(name, default)
+
     render = rendering.RenderConfig(
-        split=args.split,
-        seed=args.seed,
-        num_renderings=args.renderings,
-        shots=_shots(args.shots),
+        split=setting(args.split, "split", "opt_iml"),
+        seed=setting(args.seed, "seed", 0),
+        num_renderings=setting(args.renderings, "num_renderings", 1),
+        shots=tuple(setting(_shots(args.shots), "shots", (0,))),
         max_train_examples=benchmark.max_train_examples,
-        max_eval_examples=args.max_eval_examples,
+        max_eval_examples=setting(args.max_eval_examples, "max_eval_examples", 100),
     )
     config = prepare.PrepareConfig(
-        render=render, max_tokens=args.max_tokens, num_shards=args.num_shards
+        render=render,
+        max_tokens=setting(args.max_tokens, "max_tokens", 2049),
+        num_shards=setting(args.num_shards, "num_shards", 8),
     )
     tasks, assignments = declarations.read(
-        args.benchmark, pathlib.Path(args.data_dir), args.split, args.skip_bad, on_skip
+        args.benchmark, pathlib.Path(args.data_dir), render.split, args.skip_bad, on_skip
     )
     print(f"read {len(tasks):,} tasks of {args.benchmark} from {args.data_dir}", flush=True)
     vocabulary = _vocabulary(args, tasks, assignments, render)
@@ -104,7 +114,9 @@ def run(args: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r[{done}/{total}] {what}".ljust(60), end="", file=sys.stderr, flush=True)
 
-    result = prepare.prepare_store(tasks, assignments, args.out, vocabulary, config, progress)
+    result = prepare.prepare_store(
+        tasks, assignments, args.out, vocabulary, config, progress, args.prune
+    )
     if sys.stderr.isatty():
         print("\r" + " " * 60, end="\r", file=sys.stderr)
     print(
@@ -117,9 +129,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _shots(text: str) -> tuple[int, ...]:
+def _shots(text: str | None) -> tuple[int, ...] | None:
     from optiml_jax.errors import InputError
 
+    if text is None:
+        return None
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -131,8 +145,9 @@ def _vocabulary(args: argparse.Namespace, tasks: Any, assignments: Any, render: 
     from optiml_jax.data import rendering, vocabularies
     from optiml_jax.data import store as store_lib
 
-    if args.vocabulary is None and store_lib.read_index(pathlib.Path(args.out)) is not None:
-        return vocabularies.load_vocabulary(pathlib.Path(args.out) / store_lib.VOCABULARY_FOLDER)
+    folder = pathlib.Path(args.out)
+    if args.vocabulary is None and (index := store_lib.read_index(folder)) is not None:
+        return store_lib.Store(folder, index).vocabulary()
     if args.vocabulary in (None, "gpt2"):
         return vocabularies.gpt2_vocabulary()
     if args.vocabulary == "small":

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 
 import optiml_jax
+from optiml_jax.errors import InputError
 from optiml_jax.main import gin_config
 
 CONFIG_NAME = "config.gin"
@@ -19,14 +20,30 @@ def write_config(directory: pathlib.Path, text: str, command: str) -> pathlib.Pa
         text: `gin_config.Built.text`.
         command: the command line, as it was typed.
 
+    Raises:
+        InputError: the file cannot be read or written.
+
     Example:
         a restart with other values leaves config-1.gin (the first) and config.gin (in force)
     """
     path = directory / CONFIG_NAME
+    try:
+        _write(path, text, command)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{path}: the configuration of the run cannot be kept there ({reason}). Move what is "
+            "there away, or choose another folder."
+        ) from None
+    return path
+
+
+def _write(path: pathlib.Path, text: str, command: str) -> None:
+    directory = path.parent
     if path.exists():
         old = path.read_text("utf-8")
         if gin_config.same(old, text):
-            return path
+            return
         number = 1
         while (directory / f"config-{number}.gin").exists():
             number += 1
@@ -34,7 +51,6 @@ def write_config(directory: pathlib.Path, text: str, command: str) -> pathlib.Pa
     staged = directory / (CONFIG_NAME + ".tmp")
     staged.write_text(f"{header(command)}\n{text}", "utf-8")
     staged.rename(path)
-    return path
 
 
 def header(command: str) -> str:

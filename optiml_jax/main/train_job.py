@@ -6,6 +6,7 @@ Everything that can be refused is refused in `resolve`, before a device computes
 written; `describe` is what `--dry_run` prints. Neighbours: `train.loop` does the work.
 """
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -34,8 +35,6 @@ from optiml_jax.train import state as states
 from optiml_jax.train import step as steps
 from optiml_jax.train.loop import TrainConfig
 from optiml_jax.train.optimizer import OptimizerConfig
-
-EXIT_INTERRUPTED = 130
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +70,9 @@ class TrainJob:
 
     def __post_init__(self):
         checks.check_roles(self.eval_roles, eval_job.ROLES)
-        lengths = dict(self.task_feature_lengths)
-        length = lengths.get("targets")
-        if set(lengths) != {"targets"} or type(length) is not int or length < 2:
+        lengths = self.task_feature_lengths
+        length = lengths.get("targets") if isinstance(lengths, Mapping) else None
+        if type(length) is not int or set(lengths) != {"targets"} or length < 2:
             raise InputError(
                 f"TASK_FEATURE_LENGTHS is {lengths!r}, expected {{'targets': T}} with T tokens a "
                 "row: source and target of an example share a row of a decoder."
@@ -153,9 +152,11 @@ def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int
     """Trains, and returns the exit code; the config goes into MODEL_DIR first."""
     card = checkpoints.ModelCard(job.model, vocabulary_digest=parts.vocabulary.digest)
     directory = checkpoints.prepare_model_dir(job.model_dir, card, parts.vocabulary.save)
-    _check_same_run(job, parts, directory)
-    if jax.process_index() == 0:
-        run_record.write_config(directory, config_text, command_line)
+    # A run that goes on in there must not see its config.gin change.
+    with checkpoints.writing(directory):
+        _check_same_run(job, parts, directory)
+        if jax.process_index() == 0:
+            run_record.write_config(directory, config_text, command_line)
     try:
         loop.train(
             job.loop,
@@ -169,11 +170,9 @@ def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int
             initial_params=_initial_params(job, parts),
             evaluators=_evaluators(job, parts),
         )
-    except loop.Interrupted as stopped:
-        print(f"optiml train: {stopped}", file=sys.stderr)
-        return EXIT_INTERRUPTED
     except loop.Stopped as stopped:
-        print(f"optiml train: {stopped}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # The exit code tells it too.
+            print(f"optiml train: {stopped}", file=sys.stderr, flush=True)
         return stopped.exit_code
     return 0
 
@@ -232,7 +231,7 @@ def _check_same_run(job: TrainJob, parts: Parts, directory: pathlib.Path) -> Non
     if not checkpoints.saved_steps(directory):
         return
     with checkpoints.Checkpoints(directory) as saved:
-        metadata = saved.metadata()
+        metadata = saved.metadata(required=("seed", "batch_size", "source"))
     for name, macro in (("seed", "RANDOM_SEED"), ("batch_size", "BATCH_SIZE")):
         if metadata.get(name) != getattr(job.loop, name):
             raise InputError(

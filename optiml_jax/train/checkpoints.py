@@ -3,18 +3,21 @@
     MODEL_DIR/model.json           what the model is: sizes, prompt prefix, vocabulary digest
     MODEL_DIR/vocabulary/          written by the caller's function, so that text can be read back
     MODEL_DIR/checkpoints/<step>/  Orbax; the state of `train/state.py`, and the loop's metadata
+    MODEL_DIR/.lock                held by the process that trains
 
 Arrays are written in the background while training goes on. A save that was killed leaves a
 `*.orbax-checkpoint-tmp` folder, which is never read. Arrays carry no mesh: a checkpoint opens on
 another mesh or on one device. Choosing *when* to save is the loop's work.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +26,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from orbax.checkpoint import v1 as ocp
 
 from optiml_jax import errors
+from optiml_jax.data import vocabularies
 from optiml_jax.model import decoder, partitioning
 from optiml_jax.model.config import OptConfig
 from optiml_jax.train.state import State
@@ -105,7 +109,8 @@ def prepare_model_dir(
     """Makes MODEL_DIR hold this model, or checks that it does already.
 
     Args:
-        save_vocabulary: writes the vocabulary's files into the folder it is given; called once.
+        save_vocabulary: writes the vocabulary's files into the folder it is given; called when
+            none are there, or when those there do not have the card's digest.
 
     Raises:
         InputError: it holds another model (the differing fields are named) or cannot be written.
@@ -144,16 +149,67 @@ def _write_model_dir(directory, card, save_vocabulary):
     (directory / "checkpoints").mkdir(parents=True, exist_ok=True)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(13, "Permission denied")
-    if save_vocabulary is not None and not (directory / "vocabulary").exists():
-        staged = directory / "vocabulary.tmp"
-        shutil.rmtree(staged, ignore_errors=True)
+    vocabulary = directory / "vocabulary"
+    if save_vocabulary is not None and not _is_whole(vocabulary, card.vocabulary_digest):
+        staged, damaged = directory / "vocabulary.tmp", directory / "vocabulary.damaged"
+        for leftover in (staged, damaged):
+            _remove(leftover)
         staged.mkdir()
         save_vocabulary(staged)
-        staged.rename(directory / "vocabulary")
+        if vocabulary.exists():
+            vocabulary.rename(damaged)
+        staged.rename(vocabulary)
+        _remove(damaged)
     if not (directory / CARD_NAME).exists():
         staged = directory / (CARD_NAME + ".tmp")
         staged.write_text(json.dumps(card.to_json(), indent=2) + "\n")
         staged.rename(directory / CARD_NAME)
+
+
+def _is_whole(vocabulary: pathlib.Path, digest: str) -> bool:
+    """Whether the folder holds the vocabulary of this digest; any folder will do without one."""
+    if not digest or not vocabulary.exists():
+        return vocabulary.exists()
+    try:
+        found = vocabularies.load_vocabulary(vocabulary).digest
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # A file is missing, cut or altered.
+    return found == digest and (vocabulary / vocabularies.SETTINGS_FILE).exists()
+
+
+def _remove(path: pathlib.Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(model_dir: PathLike) -> Iterator[None]:
+    """Holds MODEL_DIR's lock (on the first process), so that two runs never write into one.
+
+    Raises:
+        InputError: another process holds it, or the folder cannot be locked.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    path = pathlib.Path(model_dir) / ".lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(path.open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise errors.InputError(
+                f"MODEL_DIR '{model_dir}' is being trained by another process. Wait for it, or "
+                "choose another MODEL_DIR."
+            ) from None
+        except OSError as error:
+            raise errors.InputError(
+                f"{path}: MODEL_DIR cannot be locked ({error.strerror or error}). Choose a folder "
+                "that you may write to, on a file system with locks."
+            ) from None
+        yield
 
 
 def saved_steps(model_dir: PathLike) -> list[int]:
@@ -224,10 +280,26 @@ class Checkpoints:
         except Exception as error:
             raise _unreadable(self.directory / str(step), error) from error
 
-    def metadata(self, step: int | None = None) -> dict[str, Any]:
-        """What was given to `save` beside the state."""
-        metadata: Any = self._checkpointer.metadata(self._known(step)).custom_metadata
-        return dict(metadata or {})
+    def metadata(self, step: int | None = None, *, required: Sequence[str] = ()) -> dict[str, Any]:
+        """What was given to `save` beside the state.
+
+        Args:
+            required: names without which the checkpoint counts as damaged.
+
+        Raises:
+            InputError: no such step, or it is damaged.
+        """
+        step = self._known(step)
+        where = self.directory / str(step)
+        try:
+            found: Any = self._checkpointer.metadata(step).custom_metadata
+        except Exception as error:
+            raise _damaged(where, f"{type(error).__name__}: {_one_line(error)}") from error
+        metadata = dict(found or {})
+        missing = [name for name in required if name not in metadata]
+        if missing:
+            raise _damaged(where, f"its metadata lack {', '.join(missing)}")
+        return metadata
 
     def wait(self) -> None:
         """Returns when nothing is being written any more; raises what went wrong."""
@@ -303,9 +375,19 @@ def load_params(
 def _unreadable(where: pathlib.Path, error: BaseException) -> errors.InputError:
     while error.__cause__ is not None:
         error = error.__cause__
-    first_lines = " ".join(str(error).split())[:300]
     return errors.InputError(
-        f"{where}: this checkpoint cannot be read ({type(error).__name__}: {first_lines}). If it "
-        "is damaged, remove the folder to go on from an earlier one; if the optimizer or model "
+        f"{where}: this checkpoint cannot be read ({type(error).__name__}: {_one_line(error)}). If "
+        "it is damaged, remove the folder to go on from an earlier one; if the optimizer or model "
         "changed, choose another MODEL_DIR."
     )
+
+
+def _damaged(where: pathlib.Path, reason: str) -> errors.InputError:
+    return errors.InputError(
+        f"{where}: this checkpoint is damaged ({reason}). Delete that folder to go on from the "
+        "checkpoint before it."
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -35,6 +35,8 @@ from optiml_jax.train.optimizer import OptimizerConfig
 
 # How many steps may be under way on the device before the host waits.
 MAX_STEPS_AHEAD = 2
+# Seeds are 32 bits wide on the device.
+MAX_SEED = 2**32
 
 
 class Source(Protocol):
@@ -66,7 +68,7 @@ class TrainConfig:
     Attributes:
         steps: updates from the run's beginning, resumed ones included.
         batch_size: rows of the global batch.
-        seed: of parameters and dropout (data order is the source's).
+        seed: of parameters and dropout (data order is the source's); below 2**32.
         log_period: steps between lines; the first and last step are always logged.
         save_period: steps between checkpoints; 0 saves at the end only.
         eval_period: steps between evaluations; 0 evaluates at the end only.
@@ -100,6 +102,18 @@ class TrainConfig:
                     f"training config: '{name}' is {value!r}, expected a whole number of at "
                     f"least {least}."
                 )
+        for name in ("keep", "keep_period"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= 1):
+                raise errors.InputError(
+                    f"training config: '{name}' is {value!r}, expected a whole number of at "
+                    "least 1, or None."
+                )
+        if self.seed >= MAX_SEED:
+            raise errors.InputError(
+                f"training config: 'seed' is {self.seed}, expected less than 2**32 = {MAX_SEED}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +144,7 @@ class Preempted(Stopped):
 class Interrupted(Stopped):
     """Ctrl-C was pressed; a checkpoint of the current step is saved."""
 
-    exit_code = 75
+    exit_code = 130
 
 
 class Diverged(Stopped):
@@ -162,7 +176,8 @@ def train(
         stream: where progress is shown (default: standard error).
 
     Raises:
-        InputError: config, mesh, MODEL_DIR or batch do not fit each other.
+        InputError: config, mesh, MODEL_DIR or batch do not fit each other, or another process
+            trains in MODEL_DIR.
         Preempted, Interrupted: stopped by a signal, after a checkpoint.
         Diverged: loss or gradient became NaN or infinite.
     """
@@ -172,6 +187,7 @@ def train(
     )
     show = progress.Progress(config.steps, stream if jax.process_index() == 0 else _Nowhere())
     with (
+        checkpointing.writing(directory),
         Checkpoints(directory, keep=config.keep, keep_period=config.keep_period) as saved,
         jax.set_mesh(mesh),
         _signals(show) as stop,
@@ -194,7 +210,7 @@ def _start(config, model_config, optimizer_config, mesh, source, saved, initial_
     if step is None:
         params = None if initial_params is None else initial_params()
         return states.make_state(model_config, optimizer_config, mesh, rng, params), 0
-    metadata = saved.metadata(step)
+    metadata = saved.metadata(step, required=("seed", "batch_size"))
     for name in ("seed", "batch_size"):
         if metadata.get(name) != getattr(config, name):
             raise errors.InputError(

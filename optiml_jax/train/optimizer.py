@@ -7,6 +7,8 @@ as in metaseq, whose optimizer has one parameter group.
 """
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +48,13 @@ class OptimizerConfig:
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not (number and math.isfinite(value)):
+                raise errors.InputError(
+                    f"optimizer: '{field.name}' is {value!r}, expected a finite number."
+                )
         bounds = {
             "learning_rate": self.learning_rate >= 0,
             "warmup_steps": self.warmup_steps >= 0,

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: one live line on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 from typing import TextIO
 
@@ -7,13 +8,15 @@ from typing import TextIO
 class Progress:
     """Writes the state of a run to a stream (default: standard error).
 
-    On a terminal the line is rewritten in place; in a file or pipe each call adds a line.
+    On a terminal the line is rewritten in place; in a file or pipe each call adds a line. A
+    stream that cannot be written any more (its reader left) is no reason to stop a run.
     """
 
     def __init__(self, num_steps: int, stream: TextIO | None = None) -> None:
         self._num_steps = num_steps
         self._stream = sys.stderr if stream is None else stream
-        self._live = self._stream.isatty()
+        # Without a standard error (`2>&-`) there is no stream.
+        self._live = self._stream is not None and self._stream.isatty()
         self._open_line = False
 
     def update(
@@ -28,24 +31,27 @@ class Progress:
             line += f"  {format_seconds(seconds_left)} left"
         if self._live:
             # Return to the line's start and clear to its end.
-            self._stream.write(f"\r{line}\x1b[K")
+            self._write(f"\r{line}\x1b[K")
             self._open_line = True
         else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            self._write(line + "\n")
 
     def message(self, text: str) -> None:
         """Adds a line that stays."""
-        self._stream.write(("\n" if self._open_line else "") + text + "\n")
-        self._stream.flush()
+        self._write(("\n" if self._open_line else "") + text + "\n")
         self._open_line = False
 
     def close(self) -> None:
         """Ends the live line, so that what follows starts on its own."""
         if self._open_line:
-            self._stream.write("\n")
-            self._stream.flush()
+            self._write("\n")
             self._open_line = False
+
+    def _write(self, text: str) -> None:
+        if self._stream is not None:
+            with contextlib.suppress(OSError):
+                self._stream.write(text)
+                self._stream.flush()
 
 
 def format_seconds(seconds: float) -> str:

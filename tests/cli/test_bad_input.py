@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from optiml_jax.main import cli
+from optiml_jax.train import checkpoints
 
 from .commands import EVAL, FINETUNE, prepare, task_file, train
 
@@ -122,6 +123,20 @@ def test_without_a_command_the_help_is_shown(capsys):
                 "--gin.TASK_FEATURE_LENGTHS={'targets': 4096}",
             ],
             "rows of 4096 tokens do not fit the model, whose max_positions is 512",
+        ),
+        (
+            [
+                *(*FINETUNE, "--gin.STORE='s'", "--gin.MODEL_DIR='m'"),
+                "--gin.TASK_FEATURE_LENGTHS=64",
+            ],
+            "TASK_FEATURE_LENGTHS is 64, expected {'targets': T}",
+        ),
+        (
+            [
+                *(*FINETUNE, "--gin.STORE='s'", "--gin.MODEL_DIR='m'"),
+                *("--dry_run", "--gin.TrainConfig.keep=0"),
+            ],
+            "'keep' is 0, expected a whole number of at least 1, or None",
         ),
     ],
 )
@@ -339,6 +354,22 @@ def test_model_dir_of_another_seed(complain, store, trained):
     assert not (trained / "config-1.gin").exists()
 
 
+def test_model_dir_in_use(complain, store, trained):
+    before = (trained / "config.gin").read_text()
+    with checkpoints.writing(trained):
+        message = complain(*train(store, trained, "--gin.TRAIN_STEPS=5"))
+    assert "is being trained by another process. Wait for it" in message
+    assert (trained / "config.gin").read_text() == before
+
+
+def test_model_dir_with_a_damaged_checkpoint(complain, store, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "99").mkdir()
+    message = complain(*train(store, tmp_path / "run"))
+    assert "checkpoints/99: this checkpoint is damaged" in message
+    assert "Delete that folder" in message
+
+
 def test_initial_checkpoint_of_another_model(complain, store, trained, tmp_path):
     message = complain(
         *train(
@@ -368,7 +399,7 @@ def evaluate(store, run, out, *flags):
         (("--gin.ROLES=('tests',)",), "ROLES: unknown role 'tests'. Did you mean 'test'?"),
         (("--gin.ROLES='test'",), "ROLES is 'test', expected a list such as ['train',"),
         (("--gin.ROLES=('validation',)",), "has no evaluation records of the role(s) validation"),
-        (("--gin.EvalConfig.method='guess'",), "unknown method 'guess'."),
+        (("--gin.EVAL_METHOD='guess'",), "unknown method 'guess'."),
         (("--gin.EvalConfig.normalization='len'",), "EvalConfig: unknown normalization 'len'."),
         (("--gin.EVAL_EXAMPLES=0",), "EvalConfig.max_examples_per_task is 0"),
         (("--gin.MIXTURE_OR_TASK_NAME='flan'",), "unknown mixture or task 'flan'."),

@@ -79,6 +79,45 @@ def test_exit_codes(store, tmp_path, monkeypatch, capsys, stopped, code):
     assert "optiml train: stopped here; start again" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["train"], 141),
+        (["train", "--dry_run"], 141),
+        (["inspect", "--store=s"], 0),
+    ],
+)
+def test_only_what_shows_is_done_when_its_reader_leaves(monkeypatch, command, code):
+    def leave(*args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("optiml_jax.main.gin_config.build", leave)
+    monkeypatch.setattr("optiml_jax.data.store.open_store", leave)
+    assert cli.main(command) == code
+
+
+@pytest.mark.parametrize(("command", "code"), [("--help", 0), ("trian", 2)])
+def test_a_pipe_without_a_reader_keeps_the_exit_code(command, code):
+    """Not 120, which Python gives when it cannot flush."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe:
+        argv = [sys.executable, "-m", "optiml_jax", command]
+        done = subprocess.run(argv, stdout=pipe, stderr=pipe, check=False)
+    assert done.returncode == code
+
+
+@pytest.mark.slow
+def test_training_survives_a_dead_standard_error(store, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [sys.executable, "-m", "optiml_jax", *train(store, tmp_path / "run")]
+    with open(writer, "wb") as pipe:
+        done = subprocess.run(argv, stdout=pipe, stderr=pipe, check=False)
+    assert done.returncode == 0
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2]
+
+
 def test_ctrl_c_before_the_loop_says_how_to_go_on(monkeypatch, capsys):
     def interrupt(*args):
         raise KeyboardInterrupt

@@ -97,3 +97,20 @@ def test_bad_rates(arguments, message):
         return
     with pytest.raises(InputError, match=message):
         rates(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": float("nan")}, "alpha is nan"),
+        ({"alpha": float("inf")}, "alpha is inf"),
+        ({"alpha": "1"}, "alpha is '1'"),
+        ({"proportions": [0.5]}, r"proportions is \[0.5\], expected {'BENCHMARK': share}"),
+        ({"proportions": 0}, "proportions is 0"),
+        ({"proportions": {"flan": True}}, r"proportions\['flan'\] is True"),
+        ({"proportions": {"flan": "half"}}, r"proportions\['flan'\] is 'half'"),
+    ],
+)
+def test_fields_of_another_kind_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        mixing.MixtureSpec(**arguments)

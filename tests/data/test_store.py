@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ MIXTURE = "super_natural_instructions"
 CONFIG = prepare.PrepareConfig(num_shards=3)
 
 
-def build(out, tasks, vocabulary, config=CONFIG, held_out=()):
-    return prepare.prepare_store(tasks, assign(tasks, held_out), out, vocabulary, config)
+def build(out, tasks, vocabulary, config=CONFIG, held_out=(), prune=False):
+    return prepare.prepare_store(
+        tasks, assign(tasks, held_out), out, vocabulary, config, prune=prune
+    )
 
 
 def shard_files(out):
@@ -93,11 +96,86 @@ def test_a_changed_task_rewrites_its_shard_only(built, tasks, vocabulary):
 
 def test_removed_and_added_tasks(built, tasks, vocabulary):
     others = [*tasks[:-2], make_task(40, 15)]
-    result = build(built, others, vocabulary)
+    before = store_lib.read_index(built)
+    with pytest.raises(InputError, match=r"holds 2 tasks that are not .*task007_made.*--prune"):
+        build(built, others, vocabulary)
+    assert store_lib.read_index(built) == before
+    result = build(built, others, vocabulary, prune=True)
     assert (result.tasks_rendered, result.tasks_removed) == (1, 2)
     fresh = built.parent / "fresh"
     build(fresh, others, vocabulary)
     assert_same(store_lib.open_store(built), store_lib.open_store(fresh))
+
+
+def test_a_new_view_leaves_the_training_records_alone(built, tasks, vocabulary):
+    before = store_lib.open_store(built)
+    files = shard_files(built)
+    render = rendering.RenderConfig(shots=(0, 2))
+    build(built, tasks, vocabulary, prepare.PrepareConfig(render, num_shards=3))
+    after = store_lib.open_store(built)
+    assert after.eval_views == ("eval_0shot", "eval_2shot")
+    assert {n: t for n, t in shard_files(built).items() if "2shot" not in n} == files
+    for task in before.tasks:
+        assert task.keys.items() <= after.by_name[task.name].keys.items()
+    record = next(after.eval_records("eval_2shot", [tasks[1].spec.name]))
+    assert record.prompt_id.endswith(".2shot")
+
+
+@pytest.mark.parametrize("damage", ["arrays missing", "arrays cut", "merges cut", "no vocabulary"])
+def test_damage_beside_the_shards_is_found_and_mended(built, tasks, vocabulary, damage):
+    arrays = next(built.glob("examples-*.npz"))
+    if damage == "arrays missing":
+        arrays.unlink()
+    elif damage == "arrays cut":
+        arrays.write_bytes(arrays.read_bytes()[:100])
+    elif damage == "merges cut":
+        (built / "vocabulary" / "merges.txt").write_text("#version: 0.2\n")
+    else:
+        shutil.rmtree(built / "vocabulary")
+    with pytest.raises(InputError, match="prepare"):
+        store_lib.open_store(built, verify=True)
+    build(built, tasks, vocabulary)
+    store = store_lib.open_store(built, verify=True)
+    assert store.vocabulary().digest == vocabulary.digest
+    assert store.lengths.shape[1] == sum(task.num_train for task in store.tasks)
+
+
+def test_an_index_without_its_fields(built):
+    (built / "index.json").write_text('{"format": 1}')
+    with pytest.raises(InputError, match="field 'mixture' is missing"):
+        store_lib.open_store(built)
+
+
+def test_a_kill_while_the_vocabulary_is_written(tmp_path, tasks, vocabulary, monkeypatch):
+    def die(self, directory):
+        pathlib.Path(directory).mkdir()
+        (pathlib.Path(directory) / "vocab.json").write_text("{")
+        raise KeyboardInterrupt
+
+    out = tmp_path / "store"
+    with monkeypatch.context() as patch:
+        patch.setattr(vocabularies.Vocabulary, "save", die)
+        with pytest.raises(KeyboardInterrupt):
+            build(out, tasks, vocabulary)
+    build(out, tasks, vocabulary)
+    # A good vocabulary is never written over.
+    monkeypatch.setattr(vocabularies.Vocabulary, "save", die)
+    build(out, [*tasks, make_task(50, 10)], vocabulary)
+    store_lib.open_store(out, verify=True)
+
+
+def test_a_full_disk_is_one_message(tmp_path, tasks, vocabulary, monkeypatch):
+    def full(path, options):
+        raise RuntimeError("RESOURCE_EXHAUSTED: No space left on device")
+
+    monkeypatch.setattr(store_lib.array_record_module, "ArrayRecordWriter", full)
+    with pytest.raises(InputError, match="cannot be written: RESOURCE_EXHAUSTED"):
+        build(tmp_path / "store", tasks, vocabulary)
+
+
+def test_too_many_shards():
+    with pytest.raises(InputError, match="num_shards is 99999, expected 1 to 1024"):
+        prepare.PrepareConfig(num_shards=99999)
 
 
 def test_a_second_benchmark_joins_the_store(built, tasks, vocabulary):
@@ -130,7 +208,7 @@ def test_a_killed_prepare_leaves_the_old_store(built, tasks, vocabulary, monkeyp
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prepare.store_lib, "write_arrays", die)
-    changed = [make_task(9 + i, 10) for i in range(4)]
+    changed = [*tasks, *(make_task(9 + i, 10) for i in range(4))]
     with pytest.raises(KeyboardInterrupt):
         build(built, changed, vocabulary)
     monkeypatch.undo()

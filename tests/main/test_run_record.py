@@ -2,7 +2,10 @@
 
 import subprocess
 
+import pytest
+
 import optiml_jax
+from optiml_jax.errors import InputError
 from optiml_jax.main import run_record
 
 
@@ -38,3 +41,9 @@ def test_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     assert run_record.commit() == head.stdout.strip()
     (package / "__init__.py").write_text("changed = 1")
     assert run_record.commit() == head.stdout.strip() + "-dirty"
+
+
+def test_a_folder_in_its_place_is_refused(tmp_path):
+    (tmp_path / "config.gin").mkdir()
+    with pytest.raises(InputError, match=r"config\.gin: .* cannot be kept there \(Is a directory"):
+        run_record.write_config(tmp_path, "A = 1\n", "optiml train")

@@ -1,6 +1,7 @@
 import dataclasses
 import gc
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from optiml_jax import errors
+from optiml_jax.data import vocabularies
 from optiml_jax.train import checkpoints as checkpointing
 from optiml_jax.train import state as states
 from optiml_jax.train.checkpoints import Checkpoints, ModelCard
@@ -182,3 +184,47 @@ def test_another_optimizer_or_damage_is_one_message(tiny, one_device, state, mod
     with pytest.raises(errors.InputError, match=r"checkpoints/3: this checkpoint cannot be read"):
         checkpointing.load_params(model_dir)
     gc.collect()  # Here, where the warning is expected.
+
+
+def _cut_vocab(folder):
+    (folder / "vocab.json").write_text('{"<pad>"')
+
+
+def _altered_merges(folder):
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+
+
+def _other_digest(folder):
+    (folder / "vocabulary.json").write_text("[]")
+
+
+def _no_settings(folder):
+    (folder / "vocabulary.json").unlink()
+
+
+def _file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("here")
+
+
+@pytest.mark.parametrize(
+    "damage", [_cut_vocab, _altered_merges, _other_digest, _no_settings, shutil.rmtree, _file]
+)
+def test_a_damaged_vocabulary_is_written_anew(tiny, tmp_path, damage):
+    vocabulary = vocabularies.small_vocabulary(["the cat and the hat"] * 9, 270)
+    calls = []
+
+    def save(folder):
+        calls.append(folder)
+        vocabulary.save(folder)
+
+    card = ModelCard(tiny, "", vocabulary.digest)
+    for _ in range(2):
+        model_dir = checkpointing.prepare_model_dir(tmp_path / "run", card, save)
+    assert len(calls) == 1
+    damage(model_dir / "vocabulary")
+    checkpointing.prepare_model_dir(model_dir, card, save)
+    assert len(calls) == 2
+    assert vocabularies.load_vocabulary(model_dir / "vocabulary").digest == vocabulary.digest
+    names = {path.name for path in model_dir.iterdir()}
+    assert names == {"checkpoints", "model.json", "vocabulary"}

@@ -1,5 +1,6 @@
 import io
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -226,7 +227,55 @@ def test_wrong_batches_are_refused(run, make_batch):
         run(lambda position: make_batch(position, rows=3), "b")
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("seed", -1), ("log_period", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("log_period", 0),
+        ("keep", 0),
+        ("keep", 1.5),
+        ("keep_period", 0),
+        ("keep_period", True),
+    ],
+)
 def test_wrong_config_is_refused(name, value):
     with pytest.raises(errors.InputError, match=f"'{name}' is {value}"):
         TrainConfig(**{"steps": 1, "batch_size": 1, name: value})
+
+
+def test_one_run_at_a_time_in_a_model_dir(run, make_batch, tmp_path):
+    """The second run is refused while the first holds the folder, and changes nothing."""
+
+    def second(position):
+        before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+        with pytest.raises(errors.InputError, match=r"is being trained by another process\. Wait"):
+            run(_Source(make_batch))
+        assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+        return make_batch(position)
+
+    config = TrainConfig(steps=2, batch_size=4, save_period=0)
+    run(second, config=config)
+    result, text = run(_Source(make_batch), config=config)  # The lock is free again.
+    assert result.step == 2
+    assert "complete already" in text
+
+
+@pytest.mark.parametrize("damage", ["empty folder", "no metadata"])
+def test_a_damaged_checkpoint_is_named(run, make_batch, tmp_path, damage):
+    config = TrainConfig(steps=2, batch_size=4, save_period=1)
+    run(_Source(make_batch), config=config)
+    saved = tmp_path / "run" / "checkpoints"
+    if damage == "empty folder":
+        (saved / "99").mkdir()
+    else:
+        (saved / "2" / "_CHECKPOINT_METADATA").unlink()
+    step = 99 if damage == "empty folder" else 2
+    with pytest.raises(
+        errors.InputError, match=rf"checkpoints/{step}: .* is damaged .*Delete that folder"
+    ):
+        run(_Source(make_batch), config=config)
+    shutil.rmtree(saved / str(step))
+    result, _ = run(_Source(make_batch), config=config)
+    assert result.step == 2

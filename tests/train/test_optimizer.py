@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +95,10 @@ def test_equals_brute_force_adamw():
         ({"warmup_steps": 11}, "warmup_steps 11 is more than total_steps 10"),
         ({"b2": 1.0}, "'b2'"),
         ({"final_fraction": 2.0}, "'final_fraction'"),
+        ({"learning_rate": math.inf}, "'learning_rate' is inf, expected a finite number"),
+        ({"weight_decay": math.nan}, "'weight_decay' is nan"),
+        ({"clip_norm": "1"}, "'clip_norm' is '1'"),
+        ({"eps": True}, "'eps' is True"),
     ],
 )
 def test_wrong_fields_are_refused(change, message):

@@ -41,3 +41,17 @@ def test_one_live_line_on_a_terminal():
     assert stream.getvalue().count("\r") == 2
     show.message("saved")
     assert stream.getvalue().endswith("1s left\x1b[K\nsaved\n")
+
+
+class _NoReader(io.StringIO):
+    def write(self, text, /):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("stream", [_NoReader(), None])
+def test_a_stream_that_is_gone_stops_nothing(monkeypatch, stream):
+    monkeypatch.setattr("sys.stderr", stream)
+    show = Progress(3)
+    show.update(1, 1.0, 10.0, None)
+    show.message("saved")
+    show.close()

@@ -242,8 +242,12 @@ def _read_file(path: pathlib.Path) -> _Parsed:
         ) from error
     except RecursionError as error:
         raise InputError(f"{path}: not a task: its JSON is nested too deeply.") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not a task that can be read: {error}.") from error
     if not isinstance(task, dict):
         raise _bad(path, "", task, "an object with 'Definition', 'Instances', ...")
+    if "\\ud" in text.casefold():
+        _check_surrogates(path, task)
     return _parse(path, task, hashlib.sha256(data).hexdigest())
 
 
@@ -390,6 +394,18 @@ def _bad(path: pathlib.Path, field: str, value: Any, expected: str) -> InputErro
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     where = f"field '{field}'" if field else "the file"
     return InputError(f"{path}: {where} is {shown}, expected {expected}. Correct the file.")
+
+
+def _check_surrogates(path: pathlib.Path, task: Mapping[str, Any]) -> None:
+    """Half of an escaped pair is legal JSON and no text: it can be neither stored nor tokenized."""
+    for field, value in task.items():
+        try:
+            json.dumps([field, value], ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{path}: field '{field}' holds half of a surrogate pair, which is no character"
+                f" (\\u{ord(error.object[error.start]):04x}). Correct the file."
+            ) from error
 
 
 def _bytes(path: pathlib.Path) -> bytes:

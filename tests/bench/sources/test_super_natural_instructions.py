@@ -186,12 +186,25 @@ def test_bad_files_name_file_and_field(folder, change, message):
         (b"[1]", "the file is [1], expected an object"),
         (b'{"a": "\xff"}', "not UTF-8 at byte 7 (0xff)"),
         (b"[" * 200_000, "not a task: its JSON is nested too deeply"),
+        (b'{"Reasoning": ' + b"1" * 5000 + b"}", "not a task that can be read"),
     ],
 )
 def test_files_that_are_no_tasks(folder, data, message):
     file = folder.add("task001_a")
     file.write_bytes(data)
     with pytest.raises(InputError, match=re.escape(f"{file}: {message}")):
+        reader.read(folder.path)
+
+
+def test_half_a_surrogate_pair_is_no_text(folder):
+    folder.add("task001_a")
+    path = folder.path / "task001_a.json"
+    task = json.loads(path.read_text())
+    task["Instances"][0]["input"] = "smile \U0001f600"
+    path.write_text(json.dumps(task))
+    reader.read(folder.path)
+    path.write_text(path.read_text().replace("\\ude00", ""))
+    with pytest.raises(InputError, match=r"field 'Instances' holds half of a surrogate pair"):
         reader.read(folder.path)
 
 

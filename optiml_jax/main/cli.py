@@ -91,10 +91,9 @@ def entry() -> None:
     """The console script."""
     code = main(sys.argv[1:])
     # The exit must not flush to a pipe without a reader: Python would make the code 120.
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)

@@ -88,7 +88,7 @@ def test_exit_codes(store, tmp_path, monkeypatch, capsys, stopped, code):
     ],
 )
 def test_only_what_shows_is_done_when_its_reader_leaves(monkeypatch, command, code):
-    def leave(*args):
+    def leave(*args, **options):
         raise BrokenPipeError
 
     monkeypatch.setattr("optiml_jax.main.gin_config.build", leave)

@@ -211,7 +211,7 @@ def _file(folder):
     "damage", [_cut_vocab, _altered_merges, _other_digest, _no_settings, shutil.rmtree, _file]
 )
 def test_a_damaged_vocabulary_is_written_anew(tiny, tmp_path, damage):
-    vocabulary = vocabularies.small_vocabulary(["the cat and the hat"] * 9, 270)
+    vocabulary = vocabularies.train_vocabulary(["the cat and the hat"] * 9, 272)
     calls = []
 
     def save(folder):
@@ -219,8 +219,8 @@ def test_a_damaged_vocabulary_is_written_anew(tiny, tmp_path, damage):
         vocabulary.save(folder)
 
     card = ModelCard(tiny, "", vocabulary.digest)
-    for _ in range(2):
-        model_dir = checkpointing.prepare_model_dir(tmp_path / "run", card, save)
+    model_dir = checkpointing.prepare_model_dir(tmp_path / "run", card, save)
+    checkpointing.prepare_model_dir(model_dir, card, save)
     assert len(calls) == 1
     damage(model_dir / "vocabulary")
     checkpointing.prepare_model_dir(model_dir, card, save)

@@ -115,7 +115,7 @@ def register_tasks(
             output_features=features,
             postprocess_fn=_postprocess,
             metric_fns=[_metric_fn(task.spec)],
-            # SeqIO refills its shuffle buffer from repeats of a small task; see the constant's use.
+            # SeqIO repeats a task before it shuffles: a larger buffer is filled with repeats.
             shuffle_buffer_size=max(1, min(1000, task.spec.num_examples)),
         )
     return names

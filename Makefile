@@ -5,20 +5,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CHECKED := optiml_jax tasks tests benchmarks setup.py
+CHECKED := optiml_jax tasks tests benchmarks docs/make_screenshots.py setup.py
 
 # Two workers on the two cores that the suite is measured on; TEST_FLAGS= runs it in one process.
 TEST_FLAGS ?= -n 2 --dist loadfile
 QUICK := not slow and not tpu_compile and not parity and not multiprocess
 WHOLE := not tpu_compile
 
-.PHONY: help install check test bench lint types clean
+.PHONY: help install check test bench lint types screenshots clean
 
 help:
 	@echo "make install   .venv with everything pinned by constraints.txt"
 	@echo "make check     format, lint, types, layers, quick tests"
 	@echo "make test      check and the whole suite"
 	@echo "make bench     every benchmark, printed as tables"
+	@echo "make screenshots REPORT=FILE   pictures of a report.html, in docs/images"
 	@echo "make clean     removes .venv and caches"
 
 install: $(STAMP)
@@ -48,6 +49,9 @@ test: lint types
 
 bench: $(STAMP)
 	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+screenshots: $(STAMP)
+	$(BIN)/python docs/make_screenshots.py $(REPORT)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

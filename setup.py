@@ -40,7 +40,7 @@ setup(
         "optiml_jax.tasks": "tasks",
         "optiml_jax.gin_files": "gin",
     },
-    package_data={"optiml_jax.gin_files": ["**/*.gin"]},
+    package_data={"optiml_jax.eval": ["report_files/*"], "optiml_jax.gin_files": ["**/*.gin"]},
     install_requires=[
         "array_record>=0.8",
         "flax>=0.12",
@@ -49,6 +49,7 @@ setup(
         "grain>=0.2.12",
         "jax>=0.10.2",
         "jaxtyping>=0.3",
+        "jinja2>=3.1",
         "numpy>=2.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12",
@@ -72,6 +73,8 @@ setup(
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
+            # Drives Chromium through the report; its tests skip where there is no browser.
+            "selenium>=4.30",
             TORCH,
             "transformers>=5.0",
         ],

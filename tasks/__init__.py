@@ -17,11 +17,11 @@ from optiml_jax import errors
 from optiml_jax.bench import catalog, splits
 from optiml_jax.data import mixing, rendering, vocabularies
 
-from . import super_natural_instructions
+from . import mini, super_natural_instructions
 from .declaration import Benchmark, OnSkip
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    declared.name: declared for declared in (super_natural_instructions.BENCHMARK,)
+    declared.name: declared for declared in (mini.BENCHMARK, super_natural_instructions.BENCHMARK)
 }
 """Every benchmark that can be read, by the name that commands and results use."""
 
@@ -39,24 +39,37 @@ def benchmark(name: str) -> Benchmark:
 
 def read(
     name: str,
-    data_dir: str | os.PathLike[str],
-    split: str = "opt_iml",
+    data_dir: str | os.PathLike[str] | None,
+    split: str | None = None,
     skip_bad: bool = False,
     on_skip: OnSkip = lambda message: None,
 ) -> tuple[Sequence[catalog.BenchTask], Mapping[str, splits.Assignment]]:
     """Reads a benchmark's folder and gives each task its role and level under a split.
 
+    Args:
+        data_dir: the benchmark's files; None for a benchmark that the package has itself.
+        split: the benchmark's default split when None.
+
     Raises:
-        InputError: unknown benchmark or split, or bad files (unless `skip_bad`).
+        InputError: unknown benchmark or split, no folder where one is needed, or bad files (unless
+            `skip_bad`).
     """
-    found = benchmark(name).read(pathlib.Path(data_dir), skip_bad, on_skip)
-    assignments = splits.assign([task.spec for task in found.tasks], split, found.official)
+    declared = benchmark(name)
+    if data_dir is None and declared.needs_data:
+        raise errors.InputError(
+            f"benchmark '{name}' needs --data_dir=DIR: {declared.summary}. Without data of your"
+            " own, start with the embedded benchmark: `optiml prepare mini --out=STORE`."
+        )
+    folder = None if data_dir is None else pathlib.Path(data_dir)
+    found = declared.read(folder, skip_bad, on_skip)
+    specs = [task.spec for task in found.tasks]
+    assignments = splits.assign(specs, split or declared.default_split, found.official)
     return found.tasks, assignments
 
 
 def register(
     name: str,
-    data_dir: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
     vocabulary: vocabularies.Vocabulary | None = None,
     mixture: mixing.MixtureSpec | None = None,
     config: rendering.RenderConfig | None = None,
@@ -67,6 +80,7 @@ def register(
     Args:
         vocabulary: GPT-2's BPE behind OPT's special ids when None.
         mixture: rates; OPT-IML's cap of 4096 examples a task when None.
+        data_dir: see `read`.
         config: wording and split; the defaults of `optiml prepare` when None.
 
     Returns:
@@ -78,7 +92,7 @@ def register(
     # SeqIO brings TensorFlow, which a program that only reads tasks does not need.
     from optiml_jax.data import seqio_tasks
 
-    config = config or rendering.RenderConfig()
+    config = config or rendering.RenderConfig(split=benchmark(name).default_split)
     found, assignments = read(name, data_dir, config.split, skip_bad)
     vocabulary = vocabulary or vocabularies.gpt2_vocabulary()
     names = seqio_tasks.register_tasks(found, assignments, vocabulary, config)

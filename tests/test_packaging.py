@@ -16,11 +16,13 @@ SOURCES = ("optiml_jax", "tasks", "gin", "setup.py", "pyproject.toml", "README.m
 
 PROBE = """
 import optiml_jax, optiml_jax.tasks, gin
+from optiml_jax.eval import report_page
 from optiml_jax.main import gin_config
 print(optiml_jax.__file__)
 print(optiml_jax.tasks.__file__)
 print(gin_config.gin_folder())
 print(len(gin_config.gin_files()))
+assert (report_page.FOLDER / "page.html").is_file(), "the report's template is not installed"
 assert hasattr(gin, "parse_config"), "gin is not the library"
 assert "super_natural_instructions" in optiml_jax.tasks.BENCHMARKS
 """

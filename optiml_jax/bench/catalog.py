@@ -14,7 +14,7 @@ from optiml_jax.bench import record
 from optiml_jax.errors import InputError, unknown
 
 METRIC_NAMES = ("rouge_l", "exact_match", "accuracy")
-INSTRUCTION_KINDS = ("task", "instance")
+INSTRUCTION_KINDS = ("task", "instance", "text", "verbatim")
 _TUPLES = ("sources", "input_languages", "output_languages")
 _COUNTS = ("num_examples", "num_dropped")
 
@@ -27,8 +27,10 @@ class TaskSpec:
         name: `benchmark__task`, legal for SeqIO (`task_name`).
         original_name: the benchmark's own name of the task.
         category: as `taxonomy.canonical_category` spells it.
-        instruction_kind: "task" (one definition for all instances) or "instance" (a template that
-            is filled per instance).
+        instruction_kind: "task" (one definition for all instances), "instance" (a template that is
+            filled per instance), "text" (no instruction: dialogue and pre-training text, with
+            loss on all of it and nothing to evaluate) or "verbatim" (a user's own text, which is
+            complete: nothing is put around it).
         sources: data sets that the instances come from, as the benchmark names them.
         metric: a key of `metrics.METRICS`.
         licence: of the instances, as the benchmark states it.
@@ -107,11 +109,13 @@ class TaskContent:
         definition: the task's instructions; "" where the template is already in the records.
         demonstrations: solved instances that the benchmark wrote for prompts.
         records: usable instances, in the file's order.
+        wordings: the same instructions in other words; prompts draw among all.
     """
 
     definition: str
     demonstrations: tuple[record.Demonstration, ...]
     records: tuple[record.Record, ...]
+    wordings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ Every choice is a pure function of (seed, task, example id, rendering): a store 
 text by text, and rendering r of an example differs from rendering r + 1 only by its draws.
 Templates of other benchmarks (PromptSource, FLAN) arrive as instance-level records whose template
 is filled already: nothing is put before them, the delimiter rule and demonstrations are the same.
+A user's own SeqIO text ("verbatim") is complete: nothing is put around it.
 
 Where the paper leaves a choice:
 1. The prefixes vary in the paper's figures 7-64 without a stated rule: each is drawn uniformly.
@@ -19,6 +20,7 @@ Where the paper leaves a choice:
 4. Of several references, Super-NI's released code trains on one drawn at random for every batch.
    Here rendering r trains on number (h + r) mod n with h drawn per example: R renderings
    go through the references without repetition.
+5. A task's wordings are drawn uniformly, per example and rendering.
 
 Source: OPT-IML (arXiv 2212.12017) §2.4, footnote 5, figures 7-64; Super-NaturalInstructions,
 src/ni_collator.py (`random.choice` over the outputs).
@@ -124,9 +126,12 @@ class _Form:
     input_prefix_name: str
     delimiter: str
     delimiter_name: str
+    verbatim: bool
 
     def instance(self, text: str) -> str:
         """An instance as it stands in the prompt, up to where its answer begins."""
+        if self.verbatim:
+            return text
         return self.input_prefix + text.strip() + ("" if _asks(text) else self.delimiter)
 
 
@@ -150,7 +155,8 @@ def render(
     `prompt_id` names the draw: "<prefix>.<input prefix>.<delimiter>" as indices into the
     configuration's lists ("-" where nothing was drawn), and ".<n>shot" with the number of
     demonstrations that are in the text, if any. That number is below `config.shots` only where
-    the task has fewer to show.
+    the task has fewer to show. Where a task has several wordings, "w<number>." stands first.
+    A text without instructions is its own target, with an empty source and the prompt_id "text".
 
     Example:
         definition "Add.", input "1 + 1", reference "2" may give the source
@@ -162,22 +168,31 @@ def render(
     shown = demonstrations.choose(
         spec.name, content.demonstrations, example, config.shots, seed, rendering, pool
     )
-    definition = content.definition.strip()
+    num_references = len(example.references)
+    first = demonstrations.draw(seed, spec.name, example.id, 0, "reference", num_references)
+    target = example.references[(first + rendering) % num_references]
+    target = target if form.verbatim else target.strip()
+    if spec.instruction_kind == "text":
+        return record.Example(example.id, "", target, example.references, example.options, "text")
+    wordings = [w.strip() for w in (content.definition, *content.wordings) if w.strip()]
+    wording = demonstrations.draw(
+        seed, spec.name, example.id, rendering, "wording", max(1, len(wordings))
+    )
     source = demonstrations.place(
         spec.instruction_kind,
-        form.prefix + definition if definition else "",
+        form.prefix + wordings[wording] if wordings else "",
         [f"{form.instance(d.input).rstrip(' ')} {d.output.strip()}" for d in shown],
         form.instance(example.input),
         config.separator,
     )
-    delimiter_name = "-" if _asks(example.input) else form.delimiter_name
+    delimiter_name = "-" if form.verbatim or _asks(example.input) else form.delimiter_name
     prompt_id = f"{form.prefix_name}.{form.input_prefix_name}.{delimiter_name}"
-    num_references = len(example.references)
-    first = demonstrations.draw(seed, spec.name, example.id, 0, "reference", num_references)
+    if len(wordings) > 1:
+        prompt_id = f"w{wording}.{prompt_id}"
     return record.Example(
         id=example.id,
         source=source,
-        target=example.references[(first + rendering) % num_references].strip(),
+        target=target,
         references=example.references,
         options=example.options,
         prompt_id=prompt_id + (f".{len(shown)}shot" if shown else ""),
@@ -197,6 +212,7 @@ def _draw_form(
         *(pick("prefix", config.prefixes) if task_level else ("", "-")),
         *(pick("input prefix", config.input_prefixes) if task_level else ("", "-")),
         *pick("delimiter", config.delimiters),
+        verbatim=spec.instruction_kind == "verbatim",
     )
 
 

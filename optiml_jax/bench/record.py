@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from optiml_jax.errors import InputError
+from optiml_jax.errors import InputError, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +67,9 @@ class EvalRecord:
     Attributes:
         task: name of its task in the catalog, `benchmark__task`.
         prompt_id: the wording that was drawn, see `prompts`.
+        input: the bare instance, without instructions and delimiter; "" where nobody told it.
+        demonstration: the answer of the first solved example that a 1-shot prompt would show; ""
+            where the task has none to show. Both are for answers that need no model.
     """
 
     id: str
@@ -75,6 +78,8 @@ class EvalRecord:
     options: tuple[str, ...]
     task: str
     prompt_id: str
+    input: str = ""
+    demonstration: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain values that `from_json` reads."""
@@ -85,21 +90,23 @@ class EvalRecord:
             "options": list(self.options),
             "task": self.task,
             "prompt_id": self.prompt_id,
+            "input": self.input,
+            "demonstration": self.demonstration,
         }
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any], where: str = "evaluation record") -> "EvalRecord":
-        """The inverse of `to_json`; `options` and `prompt_id` may be absent.
+        """The inverse of `to_json`; only `id`, `source`, `references` and `task` must be there.
 
         Raises:
             InputError: a field is missing, unknown, or of another type.
         """
-        row = {"options": [], "prompt_id": "", **row}
+        row = {"options": [], "prompt_id": "", "input": "", "demonstration": "", **row}
         fields = [field.name for field in dataclasses.fields(cls)]
         if missing := [name for name in fields if name not in row]:
             raise InputError(f"{where}: field '{missing[0]}' is missing; it needs {fields}.")
         if extra := [name for name in row if name not in fields]:
-            raise InputError(f"{where}: unknown field '{extra[0]}'; it has {fields}.")
+            raise unknown("field", extra[0], fields, where)
         for name in fields:
             value, is_list = row[name], name in ("references", "options")
             good = (
@@ -117,4 +124,6 @@ class EvalRecord:
             options=tuple(row["options"]),
             task=row["task"],
             prompt_id=row["prompt_id"],
+            input=row["input"],
+            demonstration=row["demonstration"],
         )

@@ -28,7 +28,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from optiml_jax.bench import catalog
+from optiml_jax.bench import catalog, mini_split
 from optiml_jax.errors import InputError, unknown
 
 ROLES = ("train", "validation", "test", "excluded")
@@ -160,6 +160,20 @@ PLACEMENTS = (
 )
 """The `opt_iml` split, first match wins."""
 
+MINI_PLACEMENTS = (
+    *(
+        Placement(
+            "task", name, "validation", "partially_supervised", "unseen task of the mini split"
+        )
+        for name in mini_split.HELD_OUT_TASKS
+    ),
+    *(
+        Placement("category", name, "test", "fully_held_out", "unseen category of the mini split")
+        for name in mini_split.HELD_OUT_CATEGORIES
+    ),
+)
+"""The `mini` split; all other tasks train."""
+
 CATEGORY_EXCEPTIONS: Mapping[str, tuple[str, str]] = {
     "task1664_winobias_text_generation": (
         "Stereotype Detection",
@@ -276,18 +290,45 @@ def source_names(spec: catalog.TaskSpec) -> tuple[str, ...]:
     return tuple(part.casefold() for part in parts if part)
 
 
-def _assign_opt_iml(
-    specs: Sequence[catalog.TaskSpec], official: OfficialLists | None
+def _place(
+    specs: Iterable[catalog.TaskSpec],
+    placements: Sequence[Placement],
+    exceptions: Mapping[str, tuple[str, str]],
 ) -> dict[str, Assignment]:
-    del official
+    """The tasks that a table places; the others are absent, text without instructions too."""
     result: dict[str, Assignment] = {}
     for spec in specs:
-        category, exception = CATEGORY_EXCEPTIONS.get(spec.original_name, (spec.category, ""))
-        for placement in PLACEMENTS:
+        if spec.instruction_kind == "text":
+            continue
+        category, exception = exceptions.get(spec.original_name, (spec.category, ""))
+        for placement in placements:
             if placement.matches(category, spec):
                 reason = placement.reason + (f"; {exception}" if exception else "")
                 result[spec.name] = Assignment(placement.role, placement.level, reason, category)
                 break
+    return result
+
+
+def _train(spec: catalog.TaskSpec) -> Assignment:
+    if spec.instruction_kind == "text":
+        return Assignment("train", "", "text without instructions: trains whole", spec.category)
+    reason = "trains; its held-out instances are evaluated"
+    return Assignment("train", "fully_supervised", reason, spec.category)
+
+
+def _assign_mini(
+    specs: Sequence[catalog.TaskSpec], official: OfficialLists | None
+) -> dict[str, Assignment]:
+    del official
+    placed = _place(specs, MINI_PLACEMENTS, {})
+    return {spec.name: placed.get(spec.name) or _train(spec) for spec in specs}
+
+
+def _assign_opt_iml(
+    specs: Sequence[catalog.TaskSpec], official: OfficialLists | None
+) -> dict[str, Assignment]:
+    del official
+    result = _place(specs, PLACEMENTS, CATEGORY_EXCEPTIONS)
     evaluated = dict(EVALUATED_SOURCES)
     for spec in specs:
         if spec.name in result and result[spec.name].role != "excluded":
@@ -312,12 +353,7 @@ def _train_or_leave(spec: catalog.TaskSpec, evaluated: Mapping[str, str]) -> Ass
                 + " (OPT-IML §2.3)",
                 spec.category,
             )
-    return Assignment(
-        "train",
-        "fully_supervised",
-        "trains; its held-out instances are evaluated",
-        spec.category,
-    )
+    return _train(spec)
 
 
 def _data_of(source: str) -> str:
@@ -382,4 +418,5 @@ SPLITS: Mapping[
 ] = {
     "opt_iml": _assign_opt_iml,
     "super_natural_instructions_official": _assign_official,
+    "mini": _assign_mini,
 }

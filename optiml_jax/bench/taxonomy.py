@@ -102,7 +102,10 @@ OTHER_CATEGORIES = (
     "Knowledge-Intensive Language Tasks",
 )
 
-CATEGORIES = SUPER_NATURAL_INSTRUCTIONS_CATEGORIES + OTHER_CATEGORIES
+INGREDIENT_CATEGORIES = ("Dialogue", "Pre-training Text")
+"""What is mixed into tuning without instructions (OPT-IML §4.5, §4.7); never evaluated."""
+
+CATEGORIES = SUPER_NATURAL_INSTRUCTIONS_CATEGORIES + OTHER_CATEGORIES + INGREDIENT_CATEGORIES
 
 _BY_FOLDED_NAME = {name.casefold(): name for name in CATEGORIES}
 

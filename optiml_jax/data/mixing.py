@@ -31,6 +31,9 @@ class MixtureSpec:
         equalize_clusters: within a benchmark every category gets the same share.
         rate_fn: replaces cap and alpha by a user's function; proportions still apply.
 
+    A SeqIO mixture of a user's brings rates of its own (`mixing_rates`): like a `rate_fn` they
+    replace cap and alpha, and proportions and equal clusters, if asked for, apply on top.
+
     Source: OPT-IML (arXiv 2212.12017) §4.2, §4.3; metaseq branch opt_instruct, `_alpha_sampling`.
     """
 
@@ -72,22 +75,35 @@ class MixtureSpec:
 
 
 def mixing_rates(
-    spec: MixtureSpec, tasks: Sequence[catalog.TaskSpec], sizes: Sequence[int]
+    spec: MixtureSpec,
+    tasks: Sequence[catalog.TaskSpec],
+    sizes: Sequence[int],
+    rates: Mapping[str, float] | None = None,
 ) -> np.ndarray:
     """Each task's share of the examples, float64 [num_tasks], summing to 1.
 
     Args:
         tasks: the tasks of the mixture.
         sizes: training examples of each; 0 gives rate 0.
+        rates: task -> rate of a stored mixture (`Store.mixtures`); None where there is none.
 
     Raises:
-        InputError: no task has a positive rate, a proportion names an absent benchmark, or the
-            user's function returned something that is no rate.
+        InputError: no task has a positive rate, a proportion names an absent benchmark, the
+            user's function returned something that is no rate, or there are both such a function
+            and `rates`.
 
     Example:
         sizes 100 and 9000 with eps 4096 give 100 / 4196 and 4096 / 4196.
     """
     sizes_array = np.asarray(sizes, np.float64)
+    if rates is not None:
+        if spec.rate_fn is not None:
+            raise InputError(
+                "MixtureSpec.rate_fn is set, but the mixture has rates of its own (it is a SeqIO"
+                " mixture). Leave one of the two out."
+            )
+        named = dict(rates)
+        spec = dataclasses.replace(spec, rate_fn=lambda task, size: named[task.name])
     if spec.rate_fn is None:
         capped = sizes_array if spec.eps is None else np.minimum(sizes_array, spec.eps)
         weights = np.where(capped > 0, capped ** float(spec.alpha), 0.0)

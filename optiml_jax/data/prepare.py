@@ -21,12 +21,16 @@ import numpy as np
 
 import optiml_jax
 from optiml_jax.bench import catalog, splits
-from optiml_jax.data import rendering, tokenization, vocabularies
+from optiml_jax.data import rendering, residents, tokenization, vocabularies
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
 
 CODE_VERSION = 1
 """Part of every task's key; raised when rendering or tokenization change their results."""
+
+EVAL_VERSION = 2
+"""Part of the keys of evaluation views only; raised when `EvalRecord` gains a field (2: `input`,
+`demonstration`), so that training records, and runs on them, stay."""
 
 MAX_SHARDS = 1024
 """A shard takes at least 64 KiB; more files than this help nobody."""
@@ -50,10 +54,11 @@ class PrepareConfig:
     num_shards: int = 8
 
     def __post_init__(self):
-        if self.max_tokens < 2 or not 1 <= self.num_shards <= MAX_SHARDS:
+        if self.max_tokens < 2:
+            raise InputError(f"PrepareConfig.max_tokens is {self.max_tokens}, expected 2 or more.")
+        if not 1 <= self.num_shards <= MAX_SHARDS:
             raise InputError(
-                f"PrepareConfig: max_tokens is {self.max_tokens}, expected 2 or more; num_shards is"
-                f" {self.num_shards}, expected 1 to {MAX_SHARDS}."
+                f"PrepareConfig.num_shards is {self.num_shards}, expected 1 to {MAX_SHARDS}."
             )
 
 
@@ -89,32 +94,47 @@ def prepare_store(
     config: PrepareConfig,
     progress: Progress = lambda done, total, what: None,
     prune: bool = False,
+    mixtures: Mapping[str, Mapping[str, float]] | None = None,
 ) -> PrepareResult:
     """Builds or updates the store at `out`.
 
     Args:
         tasks: all tasks of the mixture's benchmarks; a stored task of one of these benchmarks that
-            is not among them is removed under `prune`, and is an error without it.
+            is not among them is removed under `prune`, and is an error without it. Users' own
+            tasks are prepared a few at a time: stored ones stay, save under `prune`.
         assignments: role and level of each task.
         vocabulary: of the ids; an existing store must have the same.
+        mixtures: name -> task -> rate of users' SeqIO mixtures over tasks of the store; stored
+            ones stay.
 
     Raises:
         InputError: the folder cannot be written, holds something else than a store, or a store
-            with other settings; nothing is changed then.
+            with other settings, or tasks cannot live together (one name twice, a user's training
+            task of a held-out category); nothing is changed then.
     """
     started = time.monotonic()
     folder = pathlib.Path(out)
     _check_place(folder)
     with store_lib.writing(folder):
         old = _old_store(folder, vocabulary, config)
-        benchmarks = {task.spec.benchmark for task in tasks}
         keys = {t.spec.name: _keys(t, assignments[t.spec.name], vocabulary, config) for t in tasks}
-        kept = [t for t in old.tasks if t.spec.benchmark not in benchmarks] if old else []
+        by_name = {task.spec.name: task for task in tasks}
+        kept = [t for t in old.tasks if residents.is_kept(t, by_name, prune)] if old else []
+        residents.check(tasks, kept)
+        placed = [(t.spec, assignments[t.spec.name]) for t in tasks]
+        settled = residents.settle_levels(
+            [
+                *((spec, one.category or spec.category, one) for spec, one in placed),
+                *((task.spec, task.spec.category, task) for task in kept),
+            ]
+        )
         names = sorted([*keys, *(task.name for task in kept)])
         keys |= {task.name: dict(task.keys) for task in kept}
         if old and not prune:
             _check_removed([t.name for t in old.tasks if t.name not in keys], folder)
-        by_name = {task.spec.name: task for task in tasks}
+        stored_mixtures = residents.mixtures(
+            mixtures or {}, old, names, {one.spec.benchmark for one in (*tasks, *kept)}
+        )
 
         shards: dict[str, list[store_lib.ShardFile]] = {view: [] for view in _views(config)}
         stored: dict[str, store_lib.StoredTask] = {}
@@ -133,6 +153,7 @@ def prepare_store(
                 # The records are on disk; a store of millions must not stay in memory.
                 arrays[name] = dataclasses.replace(rows[name], records={})
         table, lengths, loss_starts = _concatenate(names, stored, arrays)
+        table = [dataclasses.replace(t, level=settled.get(t.name, t.level)) for t in table]
         _save_vocabulary(vocabulary, folder)
         index = {
             "format": store_lib.FORMAT,
@@ -152,6 +173,7 @@ def prepare_store(
             "arrays": store_lib.write_arrays(folder, lengths, loss_starts),
             "shards": {v: [dataclasses.asdict(s) for s in files] for v, files in shards.items()},
             "tasks": [task.to_json() for task in table],
+            "mixtures": stored_mixtures,
         }
         store_lib.commit(folder, index)
     reused = sum(rows.reused >= set(keys[name]) for name, rows in arrays.items())
@@ -260,7 +282,9 @@ def _keys(
     training = _digest([*shared, vocabulary.digest, render.num_renderings, config.max_tokens])
     keys = {store_lib.train_view(r): training for r in range(render.num_renderings)}
     for shots in render.shots:
-        keys[store_lib.eval_view(shots)] = _digest([*shared, shots, render.max_eval_examples])
+        keys[store_lib.eval_view(shots)] = _digest(
+            [*shared, shots, render.max_eval_examples, EVAL_VERSION]
+        )
     return keys
 
 
@@ -448,9 +472,14 @@ def _stored_task(
 
 
 def _own_mixture(table: Sequence[store_lib.StoredTask], split: str) -> str:
-    """What a run trains on that names no mixture: the one benchmark, or the split's mixture."""
+    """Name of all tasks: the one benchmark, or the split's mixture and users' own tasks.
+
+    Example:
+        "mini+user" in a store of the mini benchmark and a user's tasks.
+    """
     benchmarks = {task.spec.benchmark for task in table}
-    return benchmarks.pop() if len(benchmarks) == 1 else split
+    own = {t.spec.benchmark for t in table if t.spec.instruction_kind == residents.KIND}
+    return benchmarks.pop() if len(benchmarks) == 1 else "+".join([split, *sorted(own)])
 
 
 def _concatenate(

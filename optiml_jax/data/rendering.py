@@ -10,8 +10,11 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from optiml_jax.bench import catalog, prompts, record, splits
+from optiml_jax.bench import catalog, demonstrations, prompts, record, splits
 from optiml_jax.errors import InputError
+
+HELD_OUT = "held_out"
+"""Metadata of a record that the user's own split (`foreign_tasks`) evaluates, never trains."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,16 +84,22 @@ def partition(
 ) -> Partition:
     """Divides a task's records: training and held-out instances, or evaluation only.
 
-    A training task holds out `splits.heldout_ids`; an evaluation task gives its first
-    `max_eval_examples` records and trains on none; an excluded task gives nothing.
+    A training task holds out `splits.heldout_ids`, or what a user's own task marked `HELD_OUT`;
+    an evaluation task gives its first `max_eval_examples` records and trains on none; an excluded
+    task gives nothing; text without instructions is trained on whole.
     """
     records = content.records
     if assignment.role == "excluded":
         return Partition((), (), ())
+    if task.instruction_kind == "text":
+        return Partition(records, (), ())
     if assignment.role != "train":
         first = config.max_eval_examples
         return Partition((), records[:first], records[first:])
-    held_out = splits.heldout_ids([r.id for r in records])
+    if task.instruction_kind == "verbatim":
+        held_out = frozenset(r.id for r in records if HELD_OUT in r.metadata)
+    else:
+        held_out = splits.heldout_ids([r.id for r in records])
     evaluation = tuple(r for r in records if r.id in held_out)
     train = tuple(r for r in records if r.id not in held_out)
     if len(train) > config.max_train_examples:
@@ -121,23 +130,31 @@ def eval_records(
     config: RenderConfig,
     shots: int,
 ) -> list[record.EvalRecord]:
-    """The evaluation texts with `shots` demonstrations, in the records' order."""
+    """The evaluation texts with `shots` demonstrations, in the records' order.
+
+    The demonstration of an `EvalRecord` is that of the 1-shot prompt whatever `shots` is, so that
+    views of different shots have the same baselines.
+    """
     prompt = dataclasses.replace(config.prompt, shots=shots)
-    rendered = [
-        prompts.render(task, content, r, prompt, config.seed, 0, pool=parts.pool)
-        for r in parts.evaluation
-    ]
-    return [
-        record.EvalRecord(
-            id=e.id,
-            source=e.source,
-            references=e.references,
-            options=e.options,
-            task=task.name,
-            prompt_id=e.prompt_id,
+    made = []
+    for one in parts.evaluation:
+        example = prompts.render(task, content, one, prompt, config.seed, 0, pool=parts.pool)
+        shown = demonstrations.choose(
+            task.name, content.demonstrations, one, 1, config.seed, 0, parts.pool
         )
-        for e in rendered
-    ]
+        made.append(
+            record.EvalRecord(
+                id=example.id,
+                source=example.source,
+                references=example.references,
+                options=example.options,
+                task=task.name,
+                prompt_id=example.prompt_id,
+                input=one.input.strip(),
+                demonstration=shown[0].output.strip() if shown else "",
+            )
+        )
+    return made
 
 
 def corpus_texts(
@@ -151,7 +168,7 @@ def corpus_texts(
         parts = partition(task.spec, content, assignments[task.spec.name], config)
         if not parts.train:
             continue
-        yield content.definition
+        yield from (content.definition, *content.wordings)
         for one in parts.train:
             yield one.input
             yield " " + one.references[0]

@@ -1,8 +1,9 @@
 """OPT-IML Bench as SeqIO sees it: real `seqio.Task`s and `seqio.Mixture`s.
 
-The only module of the package that imports SeqIO and TensorFlow; nothing that trains, evaluates
-or prepares imports it. Texts come from `rendering`, token ids from `tokenization`, rates from
-`mixing`: the same functions that fill a store, so both hold the same examples (tested).
+Beside its inverse (`foreign_tasks`, `seqio_text`) the only module that imports SeqIO and
+TensorFlow; nothing that trains, evaluates or prepares tasks of ours imports it. Texts come from
+`rendering`, token ids from `tokenization`, rates from `mixing`: the same functions that fill a
+store, so both hold the same examples (tested).
 
 What a task gives: `inputs` and `targets` (ids; concatenated they are the joint tokenization, with
 `</s>` at the end), `inputs_pretokenized`, `targets_pretokenized`, `references`, `id`. Splits:
@@ -13,7 +14,7 @@ itself would cut the right.
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,48 @@ class SeqioVocabulary(seqio.Vocabulary):
         return hash(self.base.digest)
 
 
+class BenchSource(seqio.FunctionDataSource):
+    """The source of a task of ours: by it our tasks are told from users' own.
+
+    Attributes:
+        task: what the SeqIO task was made of.
+        assignment: its role and level under `config.split`.
+        config: wording and split.
+    """
+
+    def __init__(
+        self,
+        task: catalog.BenchTask,
+        assignment: splits.Assignment,
+        config: rendering.RenderConfig,
+    ):
+        self.task = task
+        self.assignment = assignment
+        self.config = config
+        super().__init__(
+            functools.partial(_dataset, task=task, assignment=assignment, config=config),
+            splits=(EVAL_SPLIT,) if assignment.role != "train" else (TRAIN_SPLIT, EVAL_SPLIT),
+        )
+
+
+class BenchMixture(seqio.Mixture):
+    """A mixture of our tasks; `spec` is what its rates were computed by."""
+
+    def __init__(self, *args: Any, spec: mixing.MixtureSpec, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.spec = spec
+
+
+def registered_sources(benchmarks: Collection[str]) -> list[BenchSource]:
+    """The sources of all registered tasks of these benchmarks, trained or not, by name."""
+    found = [seqio.TaskRegistry.get(name).source for name in sorted(seqio.TaskRegistry.names())]
+    return [
+        source
+        for source in found
+        if isinstance(source, BenchSource) and source.task.spec.benchmark in benchmarks
+    ]
+
+
 def register_tasks(
     tasks: Sequence[catalog.BenchTask],
     assignments: Mapping[str, splits.Assignment],
@@ -94,8 +137,11 @@ def register_tasks(
 ) -> list[str]:
     """Adds every task that is not excluded to `seqio.TaskRegistry`; returns their names.
 
+    A task that is registered already, with the same text and role, is left as it is: two modules of
+    a user may both ask for the benchmark.
+
     Raises:
-        ValueError: SeqIO already has a task of this name.
+        ValueError: SeqIO already has another task of this name.
     """
     features = {
         name: seqio.Feature(vocabulary=SeqioVocabulary(vocabulary), add_eos=name == "targets")
@@ -107,10 +153,12 @@ def register_tasks(
         if assignment.role == "excluded":
             continue
         names.append(task.spec.name)
-        parts = (EVAL_SPLIT,) if assignment.role != "train" else (TRAIN_SPLIT, EVAL_SPLIT)
+        source: Any = BenchSource(task, assignment, config)
+        if _is_registered(task.spec.name, source, features):
+            continue
         seqio.TaskRegistry.add(
             task.spec.name,
-            source=_source(task, assignment, config, parts),
+            source=source,
             preprocessors=[functools.partial(_tokenize, vocabulary=vocabulary)],
             output_features=features,
             postprocess_fn=_postprocess,
@@ -130,9 +178,15 @@ def register_mixture(
 ) -> None:
     """Adds `name`, the training mixture of these registered tasks, to `seqio.MixtureRegistry`.
 
-    Rates are computed when SeqIO first asks for one: they need every task's size.
+    Rates are computed when SeqIO first asks for one: they need every task's size. A mixture that
+    is registered already, of the same tasks and `spec`, is left as it is.
     """
     trained = [t for t in tasks if assignments[t.spec.name].role == "train"]
+    if name in seqio.MixtureRegistry.names():
+        other = seqio.MixtureRegistry.get(name)
+        same = isinstance(other, BenchMixture) and other.spec == spec
+        if same and {t.name for t in other.tasks} == {t.spec.name for t in trained}:
+            return
 
     @functools.cache
     def rates() -> dict[str, float]:
@@ -144,23 +198,29 @@ def register_mixture(
         return dict(zip([s.name for s in specs], mixing.mixing_rates(spec, specs, sizes).tolist()))
 
     seqio.MixtureRegistry.add(
-        name, [(task.spec.name, lambda seqio_task: rates()[seqio_task.name]) for task in trained]
+        name,
+        [(task.spec.name, lambda seqio_task: rates()[seqio_task.name]) for task in trained],
+        mixture_cls=BenchMixture,
+        spec=spec,
+    )
+
+
+def _is_registered(name: str, source: BenchSource, features: Mapping[str, Any]) -> bool:
+    if name not in seqio.TaskRegistry.names():
+        return False
+    other = seqio.TaskRegistry.get(name)
+    return (
+        isinstance(other.source, BenchSource)
+        and other.source.task.digest == source.task.digest
+        and other.source.assignment == source.assignment
+        and other.source.config == source.config
+        and other.output_features == features
     )
 
 
 def _bytes(value: Any) -> bytes:
     """What `tf.numpy_function` hands over: bytes in a graph, an array of one object when eager."""
     return np.asarray(value, object).item()
-
-
-def _source(
-    task: catalog.BenchTask,
-    assignment: splits.Assignment,
-    config: rendering.RenderConfig,
-    parts: Sequence[str],
-) -> Any:
-    dataset_fn = functools.partial(_dataset, task=task, assignment=assignment, config=config)
-    return seqio.FunctionDataSource(dataset_fn, splits=parts)
 
 
 def _examples(

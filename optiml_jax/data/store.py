@@ -13,10 +13,12 @@ with K demonstrations (text, as `EvalRecord`s). A task's records of a view are c
 shard, the one its name hashes to.
 
 `prepare` decides what goes in; `packing` and `stream` decide what comes out. Left out on purpose:
-any choice of tasks, rates or order.
+any choice of tasks, rates or order, but for the rates that a user's SeqIO mixture brings
+("mixtures" in index.json, optional): with them training needs neither SeqIO nor the user's module.
 """
 
 import contextlib
+import copy
 import dataclasses
 import fcntl
 import functools
@@ -45,6 +47,9 @@ INDEX_FIELDS = (
 )
 SHARD_FOLDER = "shards"
 VOCABULARY_FOLDER = "vocabulary"
+
+OWN_KIND = "verbatim"
+"""`catalog.TaskSpec.instruction_kind` of users' own tasks, which no split places."""
 
 HASH_ON_OPEN_BYTES = 512 * 2**20
 """Shards are hashed when first opened up to this much in all; a larger store relies on
@@ -139,9 +144,13 @@ def open_store(path: str | os.PathLike[str], verify: bool = False) -> "Store":
     folder = pathlib.Path(path)
     index = read_index(folder)
     if index is None:
-        what = "has no index.json" if folder.is_dir() else "does not exist"
+        what, guess = "has no index.json", ""
+        if not folder.exists():
+            what, guess = "does not exist", errors.near_path(folder)
+        elif folder.is_file():
+            what = "is a file, not the folder of a store"
         raise InputError(
-            f"store '{folder}' {what}. Make one with"
+            f"store '{folder}' {what}.{guess} Make one with"
             " `optiml prepare BENCHMARK --data_dir=DIR --out=STORE`."
         )
     store = Store(folder, index)
@@ -190,16 +199,25 @@ class Store:
         path: the folder.
         meta: all of index.json but tasks and shards: mixture, split, seed, prompt, max_tokens, ...
         tasks: the task table, in the order of the example arrays.
+        mixtures: name -> task -> rate of users' SeqIO mixtures; their rates replace a
+            `MixtureSpec`'s cap and alpha.
     """
 
     def __init__(self, path: pathlib.Path, index: Mapping[str, Any]):
+        self.mixtures: Mapping[str, Mapping[str, float]] = index.get("mixtures", {})
         self.path = path
         self.meta = {k: v for k, v in index.items() if k not in ("tasks", "shards")}
-        self.tasks = tuple(StoredTask.from_json(row) for row in index["tasks"])
-        self.shards: dict[str, list[ShardFile]] = {
-            view: [ShardFile(**shard) for shard in shards]
-            for view, shards in index["shards"].items()
-        }
+        try:
+            self.tasks = tuple(StoredTask.from_json(row) for row in index["tasks"])
+            self.shards: dict[str, list[ShardFile]] = {
+                view: [ShardFile(**shard) for shard in shards]
+                for view, shards in index["shards"].items()
+            }
+        except (TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f"{path / INDEX_FILE}: damaged, or written by another version: {error}. Prepare"
+                " the store again into a new folder."
+            ) from error
         self._readers: dict[tuple[str, int], array_record_module.ArrayRecordReader] = {}
         total = sum(shard.num_bytes for shards in self.shards.values() for shard in shards)
         self._hash_on_open = total <= HASH_ON_OPEN_BYTES
@@ -283,20 +301,43 @@ class Store:
         return vocabulary
 
     def select(self, name: str | None) -> tuple[StoredTask, ...]:
-        """Tasks that a mixture or task name stands for; None is the store's own mixture.
+        """Tasks that a mixture or task name stands for; None is the store's own mixture, all.
+
+        The split's name stands for the tasks that it places, without users' own.
 
         Raises:
-            InputError: no task, benchmark, category-free mixture of this name is in the store.
+            InputError: no task, benchmark or mixture of this name is in the store.
         """
-        benchmarks = {task.spec.benchmark for task in self.tasks}
-        if name is None or name in (self.meta["mixture"], self.meta["split"]):
+        if name is not None and (rates := self.mixtures.get(name)) is not None:
+            return tuple(task for task in self.tasks if task.name in rates)
+        if name is None or name == self.meta["mixture"]:
             return self.tasks
-        if name in benchmarks:
-            return tuple(task for task in self.tasks if task.spec.benchmark == name)
+        if name == self.meta["split"]:
+            return tuple(t for t in self.tasks if t.spec.instruction_kind != OWN_KIND)
         if name in self.by_name:
             return (self.by_name[name],)
-        known = {self.meta["mixture"], self.meta["split"], *benchmarks, *self.by_name}
-        raise errors.unknown("mixture or task", name, known, f"store '{self.path}'")
+        if chosen := tuple(task for task in self.tasks if task.spec.benchmark == name):
+            return chosen
+        raise errors.unknown("mixture or task", name, self.names, f"store '{self.path}'")
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All that `select` takes: mixtures, the split, benchmarks and tasks."""
+        benchmarks = {task.spec.benchmark for task in self.tasks}
+        own = (self.meta["mixture"], self.meta["split"])
+        return frozenset({*own, *self.mixtures, *benchmarks, *self.by_name})
+
+    def with_mixture(self, name: str, rates: Mapping[str, float]) -> "Store":
+        """The same store with another mixture, or other rates of one; nothing is written.
+
+        Raises:
+            InputError: a task of it is not in the store.
+        """
+        for task in rates:
+            self._task(task)
+        changed = copy.copy(self)
+        changed.mixtures = {**self.mixtures, name: dict(rates)}
+        return changed
 
     def read(self, view: str, shard: int, numbers: Sequence[int]) -> list[bytes]:
         """Raw records of one shard, in the order asked for.

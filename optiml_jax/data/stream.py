@@ -100,7 +100,12 @@ class TrainStream:
                 " MIXTURE_OR_TASK_NAME."
             )
         sizes = [task.num_train for task in self.tasks]
-        self.rates = mixing.mixing_rates(config.mixture, [t.spec for t in self.tasks], sizes)
+        self.rates = mixing.mixing_rates(
+            config.mixture,
+            [t.spec for t in self.tasks],
+            sizes,
+            store.mixtures.get(config.mixture_or_task_name or ""),
+        )
         self._plan = packing.Plan(
             packing.PlanTasks(
                 names=tuple(task.name for task in self.tasks),

@@ -29,7 +29,7 @@ import tokenizers.models
 import tokenizers.pre_tokenizers
 import tokenizers.trainers
 
-from optiml_jax import types
+from optiml_jax import errors, types
 from optiml_jax.errors import InputError
 
 SPECIAL_PIECES = ("<s>", "<pad>", "</s>", "<unk>")
@@ -139,8 +139,13 @@ def load_vocabulary(directory: str | os.PathLike[str]) -> Vocabulary:
     """
     folder = pathlib.Path(directory)
     if not folder.is_dir():
+        what, guess = "is a file", ""
+        if not folder.exists():
+            named = errors.nearest(str(folder), ("gpt2", "small"))
+            guess = f" Did you mean '{named}'?" if named else errors.near_path(folder)
+            what = "does not exist"
         raise InputError(
-            f"vocabulary folder '{folder}' does not exist. Use 'gpt2', 'small', or a folder with"
+            f"vocabulary folder '{folder}' {what}.{guess} Use 'gpt2', 'small', or a folder with"
             " vocab.json and merges.txt."
         )
     vocab_path = _first_present(folder, VOCAB_NAMES)

@@ -1,8 +1,8 @@
 """Samples to scores: sub-task -> task -> category -> level and overall, each with an interval.
 
 All means are unweighted, in the paper's order; a category of two tasks counts as much as one of
-twenty. `results.json` is this tree. Neighbours: `evaluator` makes the samples, `table` shows the
-tree. Left out on purpose: comparing two runs, baselines.
+twenty. `results.json` is this tree. Neighbours: `evaluator` makes the samples, `baselines` puts
+those of no model beside them, `comparison` subtracts two trees, `table` shows them.
 
 Overall is the mean over all (level, category) cells, not over the three levels: so the published
 averages were made, whose 12 columns are the categories of three levels (Table 4). The two
@@ -23,12 +23,16 @@ import numpy as np
 from optiml_jax import errors
 from optiml_jax.bench import splits
 from optiml_jax.errors import InputError
+from optiml_jax.eval import samples as samples_files
 from optiml_jax.eval.tasks import EvalTask
 
 SCHEMA = 1
 FILE_NAME = "results.json"
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 2000
+
+CHILDREN = ("levels", "categories", "tasks", "subtasks")
+"""Fields of the tree that hold nodes by name."""
 
 # Random numbers drawn at a time: 32 MB.
 _BLOCK = 1 << 22
@@ -192,9 +196,8 @@ class _Tree:
     num_resamples: int
 
     def rng(self, *names: str) -> np.random.Generator:
-        """A generator of its own for every node, so that other tasks do not change it."""
-        digest = hashlib.sha256("\0".join(names).encode()).digest()
-        return np.random.default_rng([self.seed, int.from_bytes(digest[:8], "little")])
+        """The generator of a node."""
+        return make_rng(self.seed, *names)
 
     def category(
         self, level: str, category: str, members: Mapping[str, Sequence[str]]
@@ -229,14 +232,21 @@ class _Tree:
         scores = [sample["score"] for sample in samples]
         ids = [sample["id"] for sample in samples]
         estimate = estimate_task(scores, ids, self.rng(name), self.num_resamples)
-        kept = samples[0]["scores"]
+        # Ranked and generated answers of one task have different metrics.
+        kept = [m for m in samples[0]["scores"] if all(m in s["scores"] for s in samples)]
         row = {
             "benchmark": self.tasks[name].benchmark,
-            "metric": samples[0]["metric"],
+            "metric": "+".join(sorted({sample["metric"] for sample in samples})),
             **estimate.to_json(),
             "metrics": {m: math.fsum(s["scores"][m] for s in samples) / len(ids) for m in kept},
         }
         return estimate, row
+
+
+def make_rng(seed: int, *names: str) -> np.random.Generator:
+    """A generator of its own for every node, so that other tasks do not change it."""
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
 
 
 def summarize(results: Mapping[str, Any]) -> dict[str, float]:
@@ -253,14 +263,15 @@ def write_results(directory: str | os.PathLike[str], results: Mapping[str, Any])
     """Checks the tree and writes results.json whole or not at all."""
     path = pathlib.Path(directory) / FILE_NAME
     check_results(results)
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".json.new")
-    with new.open("w", encoding="utf-8") as file:
-        json.dump(results, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    with samples_files.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new.open("w", encoding="utf-8") as file:
+            json.dump(results, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
     return path
 
 
@@ -305,7 +316,13 @@ def check_results(results: Any, where: str = FILE_NAME) -> None:
             _check_fields(inner, place, tasks=dict)
             _check_children(inner["n"], inner["tasks"], f"{place}.tasks")
             for task, row in inner["tasks"].items():
-                _check_fields(row, f"{place}.tasks.{task}", benchmark=str, metric=str)
+                spot = f"{place}.tasks.{task}"
+                _check_fields(row, spot, benchmark=str, metric=str)
+                if "subtasks" in row:
+                    _check_fields(row, spot, subtasks=dict)
+                    _check_children(row["n"], row["subtasks"], f"{spot}.subtasks")
+                    for name, leaf in row["subtasks"].items():
+                        _check_fields(leaf, f"{spot}.subtasks.{name}", benchmark=str, metric=str)
 
 
 def _check_fields(node: Any, where: str, **kinds: type) -> None:
@@ -346,6 +363,14 @@ def _check_node(node: Any, where: str) -> None:
         and interval[0] <= interval[1]
     ):
         raise InputError(f"{where}: field 'ci' is {interval!r:.60}, expected [low, high] or null.")
+    # Results of earlier versions have none.
+    _check_fields({"baselines": {}, **node}, where, baselines=dict)
+    for name, baseline in node.get("baselines", {}).items():
+        _check_node(baseline, f"{where}.baselines.{name}")
+        if baseline["n"] != node["n"]:
+            raise InputError(
+                f"{where}.baselines.{name}: field 'n' is {baseline['n']}, the node's {node['n']}."
+            )
 
 
 def _is_percentage(value: Any) -> bool:

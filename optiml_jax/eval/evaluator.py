@@ -21,9 +21,8 @@ from jax.experimental import multihost_utils
 
 from optiml_jax import errors
 from optiml_jax.bench.record import EvalRecord
-from optiml_jax.data import vocabularies
 from optiml_jax.errors import InputError
-from optiml_jax.eval import aggregation, metrics
+from optiml_jax.eval import aggregation, baselines, metrics
 from optiml_jax.eval import samples as samples_files
 from optiml_jax.eval.tasks import EvalTask
 from optiml_jax.infer import decoding, engine, scoring
@@ -107,6 +106,11 @@ class _Question:
     task: EvalTask
     method: str
 
+    @property
+    def metric(self) -> str:
+        """Name of the metric that scores the answer."""
+        return "accuracy" if self.method == "rank" else self.task.metric
+
     @functools.cached_property
     def prompt_hash(self) -> str:
         """Digest of all text that the model sees."""
@@ -118,6 +122,21 @@ class _Question:
         """What tells the sample from all others of the file."""
         one = self.record
         return "|".join([one.task, one.id, one.prompt_id, self.prompt_hash, self.method])
+
+    def is_scored(self, sample: Mapping[str, Any]) -> bool:
+        """Whether a sample's score is by today's references and metric."""
+        return (sample.get("references"), sample.get("metric")) == (
+            list(self.record.references),
+            self.metric,
+        )
+
+    def scores(self, prediction: str) -> dict[str, float]:
+        """The scores of an answer by name, `metric` among them."""
+        names = ["rouge_l", "exact_match"] if self.method == "generate" else []
+        return {
+            name: self.task.make_metric(name)(prediction, self.record.references)
+            for name in dict.fromkeys([*names, self.metric])
+        }
 
     def __str__(self) -> str:
         return f"task '{self.record.task}', example '{self.record.id}'"
@@ -178,6 +197,13 @@ def evaluate(
         seed=config.seed,
         num_resamples=config.num_resamples,
     )
+    results = baselines.add_baselines(
+        results,
+        [(q.record, q.metric) for q in questions],
+        tasks,
+        seed=config.seed,
+        num_resamples=config.num_resamples,
+    )
     if is_first:
         aggregation.write_results(directory, results)
     return results
@@ -232,6 +258,9 @@ def _check_question(question: _Question) -> None:
             f"{question}: no options to rank. Use EvalConfig.method 'generate', or give the task"
             " another metric than accuracy."
         )
+    for option in record.options:
+        if not option.strip():
+            raise InputError(f"{question}: its option {option!r} has no text. Correct the options.")
     if not any(metrics.accuracy(option, record.references) for option in record.options):
         raise InputError(
             f"{question}: none of its options {list(record.options)!r:.80} is a reference"
@@ -246,8 +275,16 @@ def answer_missing(
     file: samples_files.SamplesFile,
     stream: TextIO | None = None,
 ) -> None:
-    """Answers the questions that the file lacks, longest first, and appends their samples."""
+    """Answers the questions that the file lacks, longest first, and appends their samples.
+
+    Answers that are there are scored anew where references or metric were changed since.
+    """
+    questions = list(questions)
     missing = [q for q in questions if q.key not in file.samples]
+    old = [(q, file.samples[q.key]) for q in questions if q.key in file.samples]
+    file.append(
+        [{**s, **_common(q, s["prediction"])} for q, s in old if not q.is_scored(s)],
+    )
     show = _Progress(len(missing), stream)
     for method, answer, batch_size in (
         ("rank", _rank, config.rank_batch_size or model.rank_batch_size),
@@ -282,10 +319,9 @@ def _rank(model, questions, config) -> list[dict[str, Any]]:
     made = []
     for question, ranking in zip(questions, rankings):
         prediction = question.record.options[ranking.choice]
-        score = metrics.accuracy(prediction, question.record.references)
         made.append(
             {
-                **_common(question, prediction, "accuracy", {"accuracy": score}),
+                **_common(question, prediction),
                 "choice": ranking.choice,
                 "log_probs": list(ranking.log_probs),
                 "num_tokens": list(ranking.num_tokens),
@@ -305,15 +341,9 @@ def _generate(model, questions, config) -> list[dict[str, Any]]:
     )
     made = []
     for question, generation in zip(questions, generations):
-        metric = question.task.metric
-        names = dict.fromkeys(["rouge_l", "exact_match", metric])
-        scores = {
-            name: _metric(name, question.task)(generation.text, question.record.references)
-            for name in names
-        }
         made.append(
             {
-                **_common(question, generation.text, metric, scores),
+                **_common(question, generation.text),
                 "num_tokens": generation.num_tokens,
                 "stopped": generation.stopped,
                 "truncated": generation.truncated,
@@ -322,9 +352,10 @@ def _generate(model, questions, config) -> list[dict[str, Any]]:
     return made
 
 
-def _common(question, prediction, metric, scores) -> dict[str, Any]:
+def _common(question: _Question, prediction: str) -> dict[str, Any]:
     """What samples of both methods hold."""
     record = question.record
+    scores = question.scores(prediction)
     return {
         "key": question.key,
         "task": record.task,
@@ -336,22 +367,10 @@ def _common(question, prediction, metric, scores) -> dict[str, Any]:
         "references": list(record.references),
         "options": list(record.options),
         "prediction": prediction,
-        "metric": metric,
-        "score": scores[metric],
+        "metric": question.metric,
+        "score": scores[question.metric],
         "scores": scores,
     }
-
-
-def _metric(name: str, task: EvalTask) -> metrics.Metric:
-    if name == "rouge_l" and metrics.needs_xlingual_tokens(task.output_languages):
-        return metrics.make_metric(name, task.output_languages, _xlingual_tokenizer())
-    return metrics.make_metric(name, ("English",))
-
-
-@functools.cache
-def _xlingual_tokenizer() -> metrics.XlingualTokenizer:
-    """GPT-2's tokens whatever the model's vocabulary: a score must not depend on the latter."""
-    return metrics.XlingualTokenizer(vocabularies.gpt2_vocabulary().tokenize)
 
 
 class _Progress:

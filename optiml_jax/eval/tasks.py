@@ -1,11 +1,13 @@
 """What evaluation needs to know of a task: its metric, and where its score is counted."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable
 
 from optiml_jax import errors
 from optiml_jax.bench import catalog, splits
-from optiml_jax.data import store
+from optiml_jax.data import store, vocabularies
+from optiml_jax.eval import metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,12 @@ class EvalTask:
         if self.metric not in catalog.METRIC_NAMES:
             raise errors.unknown("metric", self.metric, catalog.METRIC_NAMES, where)
 
+    def make_metric(self, name: str) -> metrics.Metric:
+        """The metric of this name, as outputs in this task's languages need it."""
+        if name == "rouge_l" and metrics.needs_xlingual_tokens(self.output_languages):
+            return metrics.make_metric(name, self.output_languages, _xlingual_tokenizer())
+        return metrics.make_metric(name, ("English",))
+
 
 def from_store(stored: Iterable[store.StoredTask]) -> dict[str, EvalTask]:
     """The rows of a store's tasks that have an evaluation part, by name."""
@@ -51,3 +59,9 @@ def from_store(stored: Iterable[store.StoredTask]) -> dict[str, EvalTask]:
         for task in stored
         if task.num_eval and task.level
     }
+
+
+@functools.cache
+def _xlingual_tokenizer() -> metrics.XlingualTokenizer:
+    """GPT-2's tokens whatever the model's vocabulary: a score must not depend on the latter."""
+    return metrics.XlingualTokenizer(vocabularies.gpt2_vocabulary().tokenize)

@@ -13,7 +13,9 @@ from optiml_jax.model import partitioning
 from optiml_jax.model.config import OptConfig
 
 
-def pad_rows(rows: Sequence[Sequence[int]], batch: int, length: int) -> tuple[np.ndarray, ...]:
+def pad_rows(
+    rows: Sequence[Sequence[int]], batch: int, length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows padded with 0 on the right and below, and their lengths; both int32.
 
     Example:
@@ -25,6 +27,14 @@ def pad_rows(rows: Sequence[Sequence[int]], batch: int, length: int) -> tuple[np
         padded[number, : len(row)] = row
         lengths[number] = len(row)
     return padded, lengths
+
+
+def place_rows(
+    rows: Sequence[Sequence[int]], batch: int, length: int, mesh: Mesh | None
+) -> tuple[jax.Array, jax.Array]:
+    """`pad_rows`, placed on the devices."""
+    padded, lengths = pad_rows(rows, batch, length)
+    return place(padded, mesh), place(lengths, mesh)
 
 
 def place(values: np.ndarray, mesh: Mesh | None) -> jax.Array:

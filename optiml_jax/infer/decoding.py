@@ -87,16 +87,9 @@ def greedy(
     sizes = buckets.length_buckets(room)
     for plan in buckets.plan_batches([len(p) for p in fitted], batch_size, sizes, mesh):
         rows = [fitted[index] for index in plan.indices]
-        padded, lengths = arrays.pad_rows(rows, plan.rows, plan.length)
+        placed = arrays.place_rows(rows, plan.rows, plan.length, mesh)
         with arrays.on_mesh(mesh):
-            output = _decode(
-                config,
-                params,
-                arrays.place(padded, mesh),
-                arrays.place(lengths, mesh),
-                max_new_tokens,
-                eos_id,
-            )
+            output = _decode(config, params, *placed, max_new_tokens, eos_id)
         for index, row in zip(plan.indices, np.asarray(output).tolist()):
             stopped[index] = eos_id in row
             tokens[index] = row[: row.index(eos_id)] if stopped[index] else row

@@ -87,8 +87,8 @@ class Ranking:
         choice: index of the best option after normalisation; the first of several that tie.
         num_tokens: tokens scored of each option.
         truncated: the source was cut on the left to fit.
-        unconditional: log-probability of each option after the empty source; () unless the
-            normalisation uses it.
+        unconditional: log-probability of each option's tokens after the prompt prefix (or `</s>`)
+            alone; () unless the normalisation uses it.
     """
 
     log_probs: tuple[float, ...]
@@ -183,7 +183,7 @@ class Engine:
                 the beginning of another; that is this argument set to True.
 
         Raises:
-            InputError: unknown normalisation.
+            InputError: unknown normalisation, or a model whose parameters hold NaN.
             PromptError: a source without options; an empty option, or one that does not fit.
 
         Source: OPT-IML (arXiv 2212.12017) §4.1.
@@ -192,20 +192,21 @@ class Engine:
             raise errors.unknown("normalization", normalization, scoring.NORMALIZATIONS)
         sequences, cuts = self._sequences(prompts, score_eos)
         size = batch_size or self.rank_batch_size
-        totals = iter(self._log_probs(sequences, size))
-        lengths = iter([len(ids) - start for ids, start in sequences])
-        empty_source = {}
-        if normalization == "unconditional":
-            texts = sorted({option for _, options in prompts for option in options})
-            alone, _ = self._sequences([("", [text]) for text in texts], score_eos)
-            empty_source = dict(zip(texts, self._log_probs(alone, size)))
+        log_probs = self._log_probs(sequences, size)
+        alone = self._alone(sequences, size) if normalization == "unconditional" else None
         rankings = []
+        first = 0
         for (_, options), cut in zip(prompts, cuts):
+            own = range(first, first + len(options))
+            first = own.stop
             scores = [
                 scoring.OptionScore(
-                    next(totals), next(lengths), text.strip(), empty_source.get(text)
+                    log_probs[i],
+                    len(sequences[i][0]) - sequences[i][1],
+                    text.strip(),
+                    alone[i] if alone else None,
                 )
-                for text in options
+                for i, text in zip(own, options)
             ]
             values = [scoring.NORMALIZATIONS[normalization](score) for score in scores]
             rankings.append(
@@ -214,7 +215,7 @@ class Engine:
                     choice=int(np.argmax(values)),
                     num_tokens=tuple(score.num_tokens for score in scores),
                     truncated=cut > 0,
-                    unconditional=tuple(empty_source[t] for t in options) if empty_source else (),
+                    unconditional=tuple(alone[i] for i in own) if alone else (),
                 )
             )
         return rankings
@@ -261,28 +262,41 @@ class Engine:
                     )
                 prefix = self._prefix(example.ids[: example.loss_start])
                 own.append(([*prefix, *ids], len(prefix) + example.loss_start))
-            cut = max(0, max(len(ids) for ids, _ in own) - self.config.max_positions - 1)
+            # Tokens of the source that are cut behind the prefix; at least one stays to predict.
+            longest, start = max(own, key=lambda sequence: len(sequence[0]))
+            cut = max(0, len(longest) - self.config.max_positions - 1)
+            kept = len(self.prompt_prefix)
+            if start - cut < max(kept, 1):
+                raise PromptError(
+                    number,
+                    f"an option of {len(longest) - start} tokens does not fit the model's"
+                    f" {self.config.max_positions} positions. Rank shorter options, or generate.",
+                )
             cuts.append(cut)
-            sequences += [self._cut(ids, start, cut, number) for ids, start in own]
+            sequences += [(ids[:kept] + ids[kept + cut :], start - cut) for ids, start in own]
         return sequences, cuts
 
-    def _cut(self, ids: list[int], start: int, cut: int, number: int) -> tuple[list[int], int]:
-        """A sequence without the first `cut` tokens behind the prefix."""
-        kept = len(self.prompt_prefix)
-        if start - cut < max(kept, 1):
-            raise PromptError(
-                number,
-                f"an option of {len(ids) - start} tokens does not fit the model's"
-                f" {self.config.max_positions} positions. Rank shorter options, or generate.",
-            )
-        return ids[:kept] + ids[kept + cut :], start - cut
+    def _alone(self, sequences: Sequence[tuple[list[int], int]], batch_size: int) -> list[float]:
+        """Log-probabilities of the same scored tokens without their source."""
+        prefix = self._prefix(())
+        scored = [tuple(ids[start:]) for ids, start in sequences]
+        distinct = list(dict.fromkeys(scored))
+        values = self._log_probs([([*prefix, *ids], len(prefix)) for ids in distinct], batch_size)
+        found = dict(zip(distinct, values))
+        return [found[ids] for ids in scored]
 
     def _log_probs(
         self, sequences: Sequence[tuple[list[int], int]], batch_size: int
     ) -> list[float]:
-        return scoring.sequence_log_probs(
+        values = scoring.sequence_log_probs(
             self.config, self.params, sequences, batch_size=batch_size, mesh=self.mesh
-        ).tolist()
+        )
+        if np.isnan(values).any():
+            raise InputError(
+                "the model gives log-probabilities that are not numbers: its parameters hold NaN or"
+                " infinity, or overflow. Use an earlier checkpoint, or dtype 'float32'."
+            )
+        return values.tolist()
 
 
 @jax.jit

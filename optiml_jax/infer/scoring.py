@@ -29,6 +29,9 @@ from optiml_jax.model.config import OptConfig
 # Positions projected to the vocabulary at a time, per row shard: 512 x 50,272 float32 are 103 MB.
 CHUNK_POSITIONS = 512
 
+# Targets of a row beyond the first sequence's own: their hidden states are gathered, [B, P, D].
+MOST_TARGETS = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class OptionScore:
@@ -38,7 +41,7 @@ class OptionScore:
         log_prob: sum of log p(token | what stands before), nats.
         num_tokens: tokens in that sum.
         text: the option, without the space that joins it to the source.
-        unconditional: its log_prob after the empty source; None unless asked for.
+        unconditional: log_prob of the same tokens after `</s>` alone; None unless asked for.
     """
 
     log_prob: float
@@ -157,10 +160,15 @@ def _shared_rows(sequences: Sequence[tuple[Sequence[int], int]]) -> list[_Row]:
     for index in order:
         ids, start = sequences[index]
         inputs = list(ids[:-1])
-        if not rows or rows[-1].start != start or rows[-1].ids[: len(inputs)] != inputs:
+        scored = ids[start:]
+        if (
+            not rows
+            or rows[-1].start != start
+            or rows[-1].ids[: len(inputs)] != inputs
+            or len(rows[-1].targets) + len(scored) > MOST_TARGETS
+        ):
             rows.append(_Row(inputs, start))
         row = rows[-1]
-        scored = ids[start:]
         row.sequences += [index] * len(scored)
         row.offsets += range(len(scored))
         row.targets += scored
@@ -169,19 +177,21 @@ def _shared_rows(sequences: Sequence[tuple[Sequence[int], int]]) -> list[_Row]:
 
 def _run(config, params, rows, plan, mesh) -> np.ndarray:
     """Log-probabilities [rows, P] of the targets of one batch."""
-    inputs, lengths = arrays.pad_rows([row.ids for row in rows], plan.rows, plan.length)
     # Few sizes: a power of four costs little, for only these positions meet the vocabulary.
     window = _power_of_four(max(len(row.ids) - row.start + 1 for row in rows))
     num_targets = _power_of_four(max(len(row.targets) for row in rows))
     starts = np.zeros(plan.rows, np.int32)
     starts[: len(rows)] = [row.start for row in rows]
-    offsets, _ = arrays.pad_rows([row.offsets for row in rows], plan.rows, num_targets)
-    targets, _ = arrays.pad_rows([row.targets for row in rows], plan.rows, num_targets)
     shards = buckets.row_shards(mesh)
     chunk = 1
     while chunk < window and 2 * chunk * plan.rows <= CHUNK_POSITIONS * shards:
         chunk *= 2
-    placed = [arrays.place(a, mesh) for a in (inputs, lengths, starts, offsets, targets)]
+    placed = [
+        *arrays.place_rows([row.ids for row in rows], plan.rows, plan.length, mesh),
+        arrays.place(starts, mesh),
+        arrays.place_rows([row.offsets for row in rows], plan.rows, num_targets, mesh)[0],
+        arrays.place_rows([row.targets for row in rows], plan.rows, num_targets, mesh)[0],
+    ]
     with arrays.on_mesh(mesh):
         return np.asarray(_score(config, params, *placed, window, chunk))
 

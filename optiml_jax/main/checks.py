@@ -4,7 +4,7 @@ Neighbours: `train_job` and `eval_job` ask before a device computes or a file is
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optiml_jax import errors
 from optiml_jax.data import vocabularies
@@ -76,9 +76,20 @@ def check_same_vocabulary(
         )
 
 
+def check_paths(paths: Mapping[str, str | None]) -> None:
+    """Raises InputError where a path is empty text, which would stand for the working directory.
+
+    Args:
+        paths: macro -> its value; None is none at all.
+    """
+    for macro, path in paths.items():
+        if path is not None and not path.strip():
+            raise InputError(f"{macro} is {path!r}, expected the name of a folder.")
+
+
 def check_roles(roles: Sequence[str], known: Sequence[str]) -> None:
     """Raises InputError unless `roles` is a list of known roles."""
-    if isinstance(roles, str) or not roles:
+    if not isinstance(roles, list | tuple) or not roles:
         raise InputError(f"ROLES is {roles!r}, expected a list such as {list(known)}.")
     for role in roles:
         if role not in known:

@@ -17,13 +17,34 @@ from collections.abc import Sequence
 import optiml_jax
 from optiml_jax import errors
 from optiml_jax.errors import InputError
-from optiml_jax.main import evaluate, flags, inspect, prepare, train
+from optiml_jax.main import (
+    compare,
+    completion,
+    demo,
+    doctor,
+    evaluate,
+    flags,
+    inspect,
+    prepare,
+    report,
+    train,
+)
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
-COMMANDS = {"prepare": prepare, "train": train, "eval": evaluate, "inspect": inspect}
+COMMANDS = {
+    "demo": demo,
+    "prepare": prepare,
+    "train": train,
+    "eval": evaluate,
+    "compare": compare,
+    "inspect": inspect,
+    "doctor": doctor,
+    "completion": completion,
+    "report": report,
+}
 
 DESCRIPTION = """\
 OPT-IML in JAX: instruction meta-learning from task files to scores at three levels of
@@ -81,7 +102,11 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader of a pipe (`| head`) left. What only shows something is done by that; other
         # commands were cut short.
-        shows = command in (None, "inspect") or {"-h", "--help", "--version"} & set(argv)
+        shows = command in (None, "compare", "inspect", "doctor", "completion") or {
+            "-h",
+            "--help",
+            "--version",
+        } & set(argv)
         return 0 if shows else EXIT_BROKEN_PIPE
     except SystemExit as error:  # argparse, after --help and --version
         return int(error.code or 0)

@@ -25,7 +25,7 @@ from optiml_jax.eval import evaluator, table
 from optiml_jax.eval import tasks as eval_tasks
 from optiml_jax.eval.evaluator import EvalConfig
 from optiml_jax.infer import decoding, engine
-from optiml_jax.main import checks, run_record
+from optiml_jax.main import checks, run_record, user_tasks
 from optiml_jax.model import partitioning
 from optiml_jax.model.config import OptConfig
 from optiml_jax.model.partitioning import MeshConfig
@@ -45,6 +45,7 @@ class EvalJob:
         output_dir: where results.json and samples.jsonl go.
         model: must be the checkpoint's; it decides dtype and back-end.
         mixture_or_task_name: a mixture, benchmark or task of the store; None for its own mixture.
+        mixture_or_task_module: your modules of SeqIO tasks, see `train_job`.
         roles: which tasks: held-out instances of `train` tasks, `validation`, `test`.
     """
 
@@ -55,9 +56,17 @@ class EvalJob:
     mesh: MeshConfig
     evaluation: EvalConfig
     mixture_or_task_name: str | None = None
+    mixture_or_task_module: str | Sequence[str] | None = None
     roles: Sequence[str] = ROLES
 
     def __post_init__(self):
+        checks.check_paths(
+            {
+                "STORE": self.store,
+                "CHECKPOINT_PATH": self.checkpoint_path,
+                "EVAL_OUTPUT_DIR": self.output_dir,
+            }
+        )
         checks.check_roles(self.roles, ROLES)
 
 
@@ -88,7 +97,9 @@ def resolve(job: EvalJob) -> Parts:
     Raises:
         InputError: a part is missing or two do not fit.
     """
-    store = store_lib.open_store(job.store)
+    store = user_tasks.with_module(
+        store_lib.open_store(job.store), job.mixture_or_task_name, job.mixture_or_task_module
+    )
     tasks, records = select_records(
         store, job.mixture_or_task_name, job.roles, job.evaluation.shots
     )

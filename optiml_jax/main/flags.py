@@ -6,6 +6,7 @@ answer at once.
 """
 
 import argparse
+import itertools
 import re
 import textwrap
 from collections.abc import Callable, Sequence
@@ -25,6 +26,15 @@ class Parser(argparse.ArgumentParser):
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(*args, **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):  # pyright: ignore[reportIncompatibleMethodOverride]  # overloads
+        """Parses; a misspelt flag of a command is told before anything that is missing."""
+        if self._subparsers is None:
+            for word in itertools.takewhile(lambda word: word != "--", args or ()):
+                name = word.partition("=")[0]
+                if re.match(r"--?[A-Za-z]", word) and name not in self._option_string_actions:
+                    self.check_flags([word])
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print, with the way to the help."""

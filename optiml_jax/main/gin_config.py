@@ -38,6 +38,8 @@ from optiml_jax import errors
 from optiml_jax.errors import InputError
 
 MODEL_FOLDER = "models"
+COMMANDS = {"train": "optiml train", "evaluate": "optiml eval"}
+"""Root configurable -> the command that it belongs to, for files given to another command."""
 
 _NO_DEFAULT = inspect.Parameter.empty
 
@@ -214,6 +216,14 @@ def check(
         table: what is in force, by `Statement.key`.
         root: name of the root configurable.
     """
+    if not any(statement.selector == root for statement in statements):
+        runs = [name for name in gin_files() if _configures(gin_folder() / name, root)]
+        models = [name for name in gin_files() if name.startswith(MODEL_FOLDER)]
+        raise InputError(
+            f"nothing configures `{root}`: its required values are not set. Give a model file and"
+            f" a run file, in this order: --gin_file=FILE --gin_file=FILE. Run files:"
+            f" {', '.join(runs) or 'none here'}. Model files: {', '.join(models)}."
+        )
     reached = _reach(table, _selector(root, "", root))
     used = sorted(reached.macros)
     _check_defined(table, reached, statements)
@@ -344,7 +354,9 @@ def _selector(name: str, where: str, shown: str) -> str:
     registry = gin_lib._REGISTRY
     matches = registry.matching_selectors(name)
     if not matches:
-        raise errors.unknown("configurable", shown, _names(), where)
+        error = errors.unknown("configurable", shown, _names(), where)
+        other = f" `{name}` belongs to `{COMMANDS[name]}`." if name in COMMANDS else ""
+        raise InputError(f"{error}{other}")
     if len(matches) > 1:
         raise InputError(f"{where}: '{shown}' is ambiguous: {', '.join(sorted(matches))}.")
     return registry.minimal_selector(matches[0])
@@ -434,6 +446,10 @@ def _check_defined(
             f"{where}: macro '{name}' is not defined. Set it with --gin.{name}=VALUE."
             + (f" Did you mean it by '{guess}' ({flags[-1].where})?" if flags else "")
         )
+
+
+def _configures(path: pathlib.Path, root: str) -> bool:
+    return any(line.startswith(f"{root}.") for line in path.read_text("utf-8").splitlines())
 
 
 def _defined_in_models(name: str) -> bool:

@@ -1,16 +1,21 @@
-"""`optiml prepare`: task files of a benchmark -> a store."""
+"""`optiml prepare`: task files of a benchmark, or a user's own SeqIO tasks -> a store.
+
+Neighbours: the declarations in tasks/ read benchmarks, `user_tasks` reads users' modules.
+"""
 
 import argparse
 import pathlib
 import sys
 from typing import Any
 
-from optiml_jax.main import flags
+from optiml_jax.main import flags, user_tasks
 
 EXAMPLES = """
+optiml prepare mini --out=stores/mini --vocabulary=small --vocab_size=2048
 optiml prepare super_natural_instructions --data_dir=natural-instructions --out=stores/sni
 optiml prepare super_natural_instructions --data_dir=DIR --out=STORE --vocabulary=small
 optiml prepare super_natural_instructions --data_dir=DIR --out=STORE --shots=0,5 --skip_bad
+optiml prepare my_mixture --module=examples/my_tasks --out=stores/mine
 """
 
 STOPPED = "The store is as it was before; start the same command again."
@@ -30,12 +35,22 @@ def register(subparsers: Any) -> None:
         examples=EXAMPLES,
         stopped=STOPPED,
     )
-    parser.add_argument("benchmark", metavar="BENCHMARK", help="e.g. super_natural_instructions")
+    parser.add_argument(
+        "benchmark",
+        metavar="NAME",
+        help="a benchmark, e.g. mini; with --module a SeqIO task or mixture that it registers",
+    )
+    parser.add_argument(
+        "--module",
+        metavar="MODULE",
+        help="your own module of SeqIO tasks: a name that Python can import or the path of a .py"
+        " file; several with commas",
+    )
     parser.add_argument(
         "--data_dir",
-        required=True,
         metavar="DIR",
-        help="folder of task files, or one like the official repository's (tasks/, splits/)",
+        help="folder of task files, or one like the official repository's (tasks/, splits/); not"
+        " needed for the embedded benchmark mini",
     )
     parser.add_argument("--out", required=True, metavar="STORE", help="folder of the store")
     parser.add_argument(
@@ -50,7 +65,7 @@ def register(subparsers: Any) -> None:
     settings = parser.add_argument_group(
         "settings", "an existing store keeps its own where a flag is not given"
     )
-    settings.add_argument("--split", help="named split (default opt_iml)")
+    settings.add_argument("--split", help="named split (default opt_iml; mini for mini)")
     settings.add_argument(
         "--shots", metavar="K,K", help="demonstrations of each evaluation view (default 0)"
     )
@@ -84,15 +99,16 @@ def run(args: argparse.Namespace) -> int:
         notes.append(message)
         print(f"note: {message}", file=sys.stderr)
 
-    benchmark = declarations.benchmark(args.benchmark)
     index = store_lib.read_index(pathlib.Path(args.out)) or {}
+    own = user_tasks.read(args, index) if args.module is not None else None
+    benchmark = own or _benchmark(args.benchmark)
     kept = {**index.get("render", {}), **index}
 
     def setting(given: Any, name: str, default: Any) -> Any:
         return given if given is not None else kept.get(name, default)
 
     render = rendering.RenderConfig(
-        split=setting(args.split, "split", "opt_iml"),
+        split=setting(args.split, "split", benchmark.default_split),
         seed=setting(args.seed, "seed", 0),
         num_renderings=setting(args.renderings, "num_renderings", 1),
         shots=tuple(setting(_shots(args.shots), "shots", (0,))),
@@ -104,10 +120,14 @@ def run(args: argparse.Namespace) -> int:
         max_tokens=setting(args.max_tokens, "max_tokens", 2049),
         num_shards=setting(args.num_shards, "num_shards", 8),
     )
-    tasks, assignments = declarations.read(
-        args.benchmark, pathlib.Path(args.data_dir), render.split, args.skip_bad, on_skip
-    )
-    print(f"read {len(tasks):,} tasks of {args.benchmark} from {args.data_dir}", flush=True)
+    if own is not None:
+        tasks, assignments, origin = own.tasks, own.assignments, f" from {args.module}"
+    else:
+        tasks, assignments = declarations.read(
+            args.benchmark, args.data_dir, render.split, args.skip_bad, on_skip
+        )
+        origin = f" from {args.data_dir}" if args.data_dir else ""
+    print(f"read {len(tasks):,} tasks of {args.benchmark}{origin}", flush=True)
     vocabulary = _vocabulary(args, tasks, assignments, render)
 
     def progress(done: int, total: int, what: str) -> None:
@@ -115,7 +135,14 @@ def run(args: argparse.Namespace) -> int:
             print(f"\r[{done}/{total}] {what}".ljust(60), end="", file=sys.stderr, flush=True)
 
     result = prepare.prepare_store(
-        tasks, assignments, args.out, vocabulary, config, progress, args.prune
+        tasks,
+        assignments,
+        args.out,
+        vocabulary,
+        config,
+        progress,
+        args.prune,
+        mixtures=own.mixtures if own else None,
     )
     if sys.stderr.isatty():
         print("\r" + " " * 60, end="\r", file=sys.stderr)
@@ -126,7 +153,21 @@ def run(args: argparse.Namespace) -> int:
         f" {result.tasks_removed:,} removed; {result.seconds:.1f} s"
         + (f" ({len(notes)} notes above on what was left out)" if notes else "")
     )
+    if own is not None:
+        print(user_tasks.describe(store_lib.open_store(args.out), own.own))
     return 0
+
+
+def _benchmark(name: str) -> Any:
+    from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeAccessIssue]
+    from optiml_jax.errors import InputError
+
+    try:
+        return declarations.benchmark(name)
+    except InputError as error:
+        raise InputError(
+            f"{error} A SeqIO task or mixture of your own needs --module=MODULE."
+        ) from error
 
 
 def _shots(text: str | None) -> tuple[int, ...] | None:
@@ -141,13 +182,17 @@ def _shots(text: str | None) -> tuple[int, ...] | None:
 
 
 def _vocabulary(args: argparse.Namespace, tasks: Any, assignments: Any, render: Any) -> Any:
-    """The vocabulary asked for; without --vocabulary, the store's own where there is one."""
+    """The vocabulary asked for; a store keeps its own, also where `small` is asked for again."""
     from optiml_jax.data import rendering, vocabularies
     from optiml_jax.data import store as store_lib
 
     folder = pathlib.Path(args.out)
-    if args.vocabulary is None and (index := store_lib.read_index(folder)) is not None:
-        return store_lib.Store(folder, index).vocabulary()
+    if (index := store_lib.read_index(folder)) is not None:
+        name, size = (index["vocabulary"][key] for key in ("name", "size"))
+        # The tasks of this run may not be those that a store's small vocabulary was trained on.
+        trained = args.vocabulary == name == "small" and size <= args.vocab_size
+        if args.vocabulary is None or trained:
+            return store_lib.Store(folder, index).vocabulary()
     if args.vocabulary in (None, "gpt2"):
         return vocabularies.gpt2_vocabulary()
     if args.vocabulary == "small":

@@ -26,7 +26,7 @@ from optiml_jax.eval import aggregation, evaluator
 from optiml_jax.eval import tasks as eval_tasks
 from optiml_jax.eval.evaluator import EvalConfig
 from optiml_jax.infer import decoding, engine
-from optiml_jax.main import checks, eval_job, run_record
+from optiml_jax.main import checks, eval_job, run_record, user_tasks
 from optiml_jax.model import partitioning
 from optiml_jax.model.config import OptConfig
 from optiml_jax.model.partitioning import MeshConfig
@@ -46,6 +46,9 @@ class TrainJob:
         store: a folder made by `optiml prepare`.
         task_feature_lengths: {"targets": T}, tokens of a packed row.
         mixture_or_task_name: a mixture, benchmark or task of the store; None for its own mixture.
+        mixture_or_task_module: your modules of SeqIO tasks (a name, several with commas, or a
+            list), imported at the start; the rates that a SeqIO mixture has there count. None: the
+            store's own, without SeqIO.
         initial_checkpoint_path: MODEL_DIR or checkpoint whose parameters the run starts from;
             None draws them. Optimizer, schedule and data begin anew.
         loss_on: "targets" (instruction tuning) or "all" (pre-training), see `data.stream`.
@@ -63,12 +66,20 @@ class TrainJob:
     mixture: mixing.MixtureSpec
     task_feature_lengths: Mapping[str, int]
     mixture_or_task_name: str | None = None
+    mixture_or_task_module: str | Sequence[str] | None = None
     initial_checkpoint_path: str | None = None
     loss_on: str = "targets"
     evaluation: EvalConfig | None = None
     eval_roles: Sequence[str] = ("validation",)
 
     def __post_init__(self):
+        checks.check_paths(
+            {
+                "STORE": self.store,
+                "MODEL_DIR": self.model_dir,
+                "INITIAL_CHECKPOINT_PATH": self.initial_checkpoint_path,
+            }
+        )
         checks.check_roles(self.eval_roles, eval_job.ROLES)
         lengths = self.task_feature_lengths
         length = lengths.get("targets") if isinstance(lengths, Mapping) else None
@@ -118,7 +129,9 @@ def resolve(job: TrainJob) -> Parts:
     Raises:
         InputError: a part is missing or two do not fit.
     """
-    store = store_lib.open_store(job.store)
+    store = user_tasks.with_module(
+        store_lib.open_store(job.store), job.mixture_or_task_name, job.mixture_or_task_module
+    )
     vocabulary = store.vocabulary()
     checks.check_vocabulary(job.model, vocabulary, f"store '{job.store}'")
     if job.initial_checkpoint_path is not None:
@@ -209,8 +222,13 @@ def describe(job: TrainJob, parts: Parts) -> str:
         "store": f"{job.store}: {len(tasks):,} training tasks, {num_examples:,} examples, "
         f"{num_tokens:,} tokens, split {parts.store.meta['split']}",
         "vocabulary": f"{parts.vocabulary.name}, {parts.vocabulary.size:,} ids",
-        "mixture": f"{job.mixture_or_task_name or parts.store.meta['mixture']}, eps "
-        f"{job.mixture.eps}, proportions {job.mixture.proportions or 'by size'}",
+        "mixture": f"{job.mixture_or_task_name or parts.store.meta['mixture']}, "
+        + (
+            "rates of its own (SeqIO)"
+            if job.mixture_or_task_name in parts.store.mixtures
+            else f"eps {job.mixture.eps}"
+        )
+        + f", proportions {job.mixture.proportions or 'by size'}",
         "batch": f"{rows[0]} rows of {rows[1]} tokens = {tokens:,} tokens a step, "
         f"{job.loop.num_microbatches} microbatch(es)",
         "run": f"{job.loop.steps:,} steps, at most {job.loop.steps * tokens:,} tokens, "

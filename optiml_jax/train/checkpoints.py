@@ -80,7 +80,8 @@ def read_card(model_dir: PathLike) -> ModelCard:
         values = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise errors.InputError(
-            f"{model_dir}: no {CARD_NAME} there, so this is not a model directory. Give the "
+            f"{model_dir}: no {CARD_NAME} there, so this is not a model directory."
+            f"{'' if pathlib.Path(model_dir).exists() else errors.near_path(model_dir)} Give the "
             "MODEL_DIR of a training run (the folder that holds 'checkpoints')."
         ) from None
     except (OSError, ValueError) as error:

@@ -56,20 +56,21 @@ class OptimizerConfig:
                     f"optimizer: '{field.name}' is {value!r}, expected a finite number."
                 )
         bounds = {
-            "learning_rate": self.learning_rate >= 0,
-            "warmup_steps": self.warmup_steps >= 0,
-            "total_steps": self.total_steps >= 1,
-            "final_fraction": 0 <= self.final_fraction <= 1,
-            "b1": 0 <= self.b1 < 1,
-            "b2": 0 <= self.b2 < 1,
-            "eps": self.eps > 0,
-            "weight_decay": self.weight_decay >= 0,
-            "clip_norm": self.clip_norm >= 0,
+            "learning_rate": (self.learning_rate >= 0, "0 or more"),
+            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
+            "total_steps": (self.total_steps >= 1, "1 or more"),
+            "final_fraction": (0 <= self.final_fraction <= 1, "0 to 1"),
+            "b1": (0 <= self.b1 < 1, "0 or more and less than 1"),
+            "b2": (0 <= self.b2 < 1, "0 or more and less than 1"),
+            "eps": (self.eps > 0, "more than 0"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "clip_norm": (self.clip_norm >= 0, "0 or more"),
         }
-        for name, holds in bounds.items():
+        for name, (holds, expected) in bounds.items():
             if not holds:
                 raise errors.InputError(
-                    f"optimizer: '{name}' is {getattr(self, name)!r}, which is out of range."
+                    f"optimizer: '{name}' is {getattr(self, name)!r}, which is out of range:"
+                    f" expected {expected}."
                 )
         if self.warmup_steps > self.total_steps:
             raise errors.InputError(

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from optiml_jax.bench import record
 from optiml_jax.errors import InputError
 
-EVAL = record.EvalRecord("i", "src ü", ("a", "b"), (), "x__y", "0.1.2")
+EVAL = record.EvalRecord("i", "src ü", ("a", "b"), (), "x__y", "0.1.2", "src", "a")
 
 
 def test_eval_record_survives_json():
@@ -18,9 +19,16 @@ def test_eval_record_of_a_suite_file_needs_no_options():
     assert record.EvalRecord.from_json(row) == record.EvalRecord("i", "s", ("r",), (), "t", "")
 
 
+def test_eval_record_of_a_store_of_earlier_versions_has_nothing_to_copy():
+    row = EVAL.to_json()
+    del row["input"], row["demonstration"]
+    assert record.EvalRecord.from_json(row) == dataclasses.replace(EVAL, input="", demonstration="")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"demonstration": None}, "field 'demonstration' is None, expected a string"),
         ({"id": 3}, r"f\.jsonl:2: field 'id' is 3, expected a string"),
         ({"references": "yes"}, "field 'references' is 'yes', expected a list of strings"),
         ({"references": [1]}, "expected a list of strings"),

@@ -41,7 +41,7 @@ def complain(capsys):
         (["trian"], "optiml: error: unknown command 'trian'. Did you mean 'train'?"),
         (["train", "--gin_fil=a.gin"], "unknown flag '--gin_fil'. Did you mean '--gin_file'?"),
         (["train", "stray"], "optiml train: error: unexpected argument 'stray'."),
-        (["prepare"], "the following arguments are required: BENCHMARK, --data_dir, --out."),
+        (["prepare"], "the following arguments are required: NAME, --out."),
         (["inspect", "--gin.A=1"], "optiml inspect reads no gin configuration, got --gin.A."),
         (["inspect"], "give --store=STORE, a folder made by `optiml prepare`."),
         (["prepare", "x", "--data_dir=d", "--out=o", "--seed=one"], "invalid int value: 'one'"),
@@ -147,7 +147,7 @@ def test_gin(complain, tmp_path, monkeypatch, argv, message):
 
 
 def test_runs_are_refused_without_a_configuration(complain):
-    assert "required values not set" in complain("train")
+    assert "nothing configures `train`" in complain("train")
 
 
 # --- task files ----------------------------------------------------------------------------------

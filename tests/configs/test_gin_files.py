@@ -41,8 +41,8 @@ def build_eval(model, **macros):
 
 
 def test_no_file_is_left_out():
-    assert set(FILES) == {*MODELS, *TRAIN_RUNS, "runs/eval.gin"}
-    assert len(MODELS) == len(PUBLISHED_PARAMS) + 2
+    assert set(FILES) == {*MODELS, *TRAIN_RUNS, "runs/eval.gin", "mixtures/mini.gin"}
+    assert len(MODELS) == len(PUBLISHED_PARAMS) + 3
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -64,6 +64,17 @@ def test_training_config_builds(model, run):
     assert job.model.embedding_dropout == (run == "runs/finetune.gin")
     # A row of the run's own config file is all that is needed to start it again.
     assert "TrainConfig.steps = %TRAIN_STEPS" in built.text
+
+
+def test_mixture_builds():
+    values = {"STORE": "'store'", "MODEL_DIR": "'run'"}
+    bindings = tuple((f"--gin.{name}", f"{name} = {value}") for name, value in values.items())
+    files = ("models/opt_demo.gin", "runs/finetune.gin", "mixtures/mini.gin")
+    built = gin_config.build(
+        gin_config.Sources(files, (), bindings), "train", train_job.CONFIGURABLES
+    )
+    assert built.value.mixture.proportions == {"mini": 0.9, "replay": 0.08, "dialogue": 0.02}
+    assert built.value.mixture.eps == 4096
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -89,6 +89,24 @@ def test_the_mixture_has_our_rates(registered, made):
     np.testing.assert_allclose(got, capped / capped.sum())
 
 
+def test_the_same_registration_twice_is_one(registered, made, vocabulary):
+    """Two modules of a user may both ask for a benchmark; another text under a name is refused."""
+    held_out = {made[0].spec.name}
+    before = {name: seqio.TaskRegistry.get(name) for name in registered}
+    assignments = assign(made, held_out)
+    assert seqio_tasks.register_tasks(made, assignments, vocabulary, CONFIG) == registered
+    assert {name: seqio.TaskRegistry.get(name) for name in registered} == before
+    seqio_tasks.register_mixture(MIXTURE, made, assignments, mixing.MixtureSpec(eps=24), CONFIG)
+    with pytest.raises(ValueError, match="duplicate"):
+        seqio_tasks.register_mixture(MIXTURE, made, assignments, mixing.MixtureSpec(), CONFIG)
+    for tasks, placed in (
+        ([make_task(0, 25, benchmark="made", version=1)], assignments),
+        (made[:1], assign(made)),
+    ):
+        with pytest.raises(ValueError, match="duplicate"):
+            seqio_tasks.register_tasks(tasks, placed, vocabulary, CONFIG)
+
+
 def test_the_mixture_streams(registered):
     dataset = seqio.get_mixture_or_task(MIXTURE).get_dataset(
         {"inputs": 64, "targets": 64}, "train", shuffle=True, seed=1

@@ -1,5 +1,6 @@
 """Stores: incremental, atomic, self-describing, and loud about damage."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from optiml_jax.bench.record import EvalRecord
 from optiml_jax.data import prepare, rendering, summary, tokenization, vocabularies
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
@@ -58,6 +60,70 @@ def test_evaluation_records_are_text(store_path, tasks):
     assert first.input in records[0].source
     assert records[0].references == first.references
     assert records[0].task == tasks[0].spec.name
+
+
+def test_eval_records_tell_what_a_model_is_not_needed_to_copy(store_path, tasks):
+    store = store_lib.open_store(store_path)
+    content = tasks[0].load()
+    by_id = {one.id: one for one in content.records}
+    for one in store.eval_records("eval_0shot", [tasks[0].spec.name]):
+        assert one.input == by_id[one.id].input
+        assert one.input in one.source
+        assert one.demonstration == content.demonstrations[0].output
+
+
+def test_demonstrations_to_copy_are_those_of_one_shot(tmp_path, vocabulary):
+    """Without positive examples the pool gives them, whatever the view's own shots."""
+    one = make_task(2, 40)
+    content = dataclasses.replace(one.load(), demonstrations=())
+    bare = dataclasses.replace(one, load=lambda: content)
+    render = rendering.RenderConfig(shots=(0, 1), max_eval_examples=20)
+    held_out = assign([bare], held_out={bare.spec.name})
+    trained = make_task(3, 40)
+    prepare.prepare_store(
+        [bare, trained],
+        held_out | assign([trained]),
+        tmp_path / "s",
+        vocabulary,
+        prepare.PrepareConfig(render),
+    )
+    store = store_lib.open_store(tmp_path / "s")
+    none, single = (
+        list(store.eval_records(f"eval_{k}shot", [bare.spec.name, trained.spec.name]))
+        for k in (0, 1)
+    )
+    assert len({a.demonstration for a in none}) > 3
+    for without, shown in zip(none, single, strict=True):
+        assert without.demonstration == shown.demonstration
+        assert f" {shown.demonstration}\n\n\n" in shown.source
+
+
+def test_a_store_of_an_earlier_version_opens_and_renders_its_evaluation_anew(
+    tmp_path, tasks, vocabulary, monkeypatch
+):
+    to_json = EvalRecord.to_json
+
+    def earlier(self):
+        row = to_json(self)
+        del row["input"], row["demonstration"]
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvalRecord, "to_json", earlier)
+        patch.setattr(prepare, "EVAL_VERSION", 1)
+        build(tmp_path / "s", tasks, vocabulary)
+    old = store_lib.open_store(tmp_path / "s")
+    files = shard_files(tmp_path / "s")
+    name = tasks[2].spec.name
+    assert [one.input for one in old.eval_records("eval_0shot", [name])] == [""] * 3
+    build(tmp_path / "s", tasks, vocabulary)
+    new = store_lib.open_store(tmp_path / "s")
+    assert all(one.input for one in new.eval_records("eval_0shot", [name]))
+    changed = dict(old.by_name[name].keys.items() ^ new.by_name[name].keys.items())
+    assert set(changed) == {"eval_0shot"}
+    assert {n: t for n, t in shard_files(tmp_path / "s").items() if n.startswith("train")} == {
+        n: t for n, t in files.items() if n.startswith("train")
+    }
 
 
 def test_summary_adds_up(store_path, tasks):

@@ -202,6 +202,9 @@ def change(path, value):
     return apply
 
 
+MMLU = ("levels", "partially_supervised", "categories", "MMLU", "tasks", "mmlu")
+
+
 @pytest.mark.parametrize(
     ("alter", "message"),
     [
@@ -214,6 +217,14 @@ def change(path, value):
         (
             change(["levels", "fully_held_out", "categories", "X", "tasks", "a__1", "metric"], 3),
             "tasks.a__1: field 'metric' is 3, expected str",
+        ),
+        (
+            change([*MMLU, "subtasks", "b__law", "n"], 7),
+            "mmlu.subtasks: their n add up to 13, the node above has 14",
+        ),
+        (
+            change([*MMLU, "subtasks", "b__law", "metric"], None),
+            "b__law: field 'metric' is missing",
         ),
         (
             lambda r: r["levels"].update(held_out=r["levels"].pop("fully_held_out")),

@@ -10,7 +10,7 @@ import pytest
 from optiml_jax.bench.record import EvalRecord
 from optiml_jax.data import vocabularies
 from optiml_jax.errors import InputError
-from optiml_jax.eval import evaluator, metrics, samples
+from optiml_jax.eval import comparison, evaluator, metrics, samples
 from optiml_jax.eval.evaluator import EvalConfig
 from optiml_jax.eval.tasks import EvalTask
 from optiml_jax.infer import engine as engines
@@ -120,6 +120,43 @@ def test_a_damaged_line_is_named(make_engine, records, tasks, tmp_path):
         run(make_engine(), records, tasks, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda p: p.write_bytes(p.read_bytes() + b"\xff\xfe\n"), "samples.jsonl: not UTF-8"),
+        (lambda p: p.write_text("3\n" + p.read_text()), "samples.jsonl, line 1: not a sample"),
+        (lambda p: (p.unlink(), p.mkdir()), "samples.jsonl: cannot be read: Is a directory"),
+    ],
+)
+def test_a_damaged_file_is_named(make_engine, records, tasks, tmp_path, damage, message):
+    run(make_engine(), records, tasks, tmp_path)
+    damage(tmp_path / "samples.jsonl")
+    with pytest.raises(InputError, match=message):
+        run(make_engine(), records, tasks, tmp_path)
+    with pytest.raises(InputError, match=r"samples.jsonl(: |, line 1: )"):
+        samples.read_samples(tmp_path / "samples.jsonl")
+
+
+@pytest.mark.parametrize("change", [{"prediction": None}, {"score": "high"}, {"key": 3}])
+def test_a_damaged_sample_is_named(make_engine, records, tasks, tmp_path, change):
+    run(make_engine(), records, tasks, tmp_path)
+    path = tmp_path / "samples.jsonl"
+    lines = path.read_text().splitlines()
+    lines[3] = json.dumps({**json.loads(lines[3]), **change})
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=r"samples.jsonl, line 4: not a sample"):
+        run(make_engine(), records, tasks, tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(make_engine, records, tasks, tmp_path):
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(InputError, match=r"results.json: cannot be written: Is a directory"):
+        run(make_engine(), records, tasks, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"samples.jsonl: cannot be written: File exists"):
+        run(make_engine(), records, tasks, tmp_path / "file")
+
+
 def test_more_examples_later_ask_only_the_new_ones(make_engine, records, tasks, tmp_path):
     first = make_engine()
     few = dataclasses.replace(CONFIG, max_examples_per_task=2)
@@ -127,6 +164,44 @@ def test_more_examples_later_ask_only_the_new_ones(make_engine, records, tasks, 
     second = make_engine()
     assert run(second, records, tasks, tmp_path)["overall"]["n"] == len(records)
     assert sum(second.asked.values()) == len(records) - 7
+
+
+def test_corrected_references_and_metrics_score_old_answers_anew(make_engine, tasks, tmp_path):
+    record = EvalRecord("1", "say b c", ("no",), (), "sni__te2", "p")
+    ranked = EvalRecord("2", "choose", ("yes",), ("yes", "no"), "flan__boolq", "p")
+    first = run(make_engine(), [record, ranked], tasks, tmp_path)
+    assert first["overall"]["score"] == 50
+    corrected = dataclasses.replace(record, references=("b c d",))
+    other = dataclasses.replace(ranked, references=("no",))
+    second = make_engine()
+    results = run(second, [corrected, other], tasks, tmp_path)
+    assert results == run(make_engine(), [corrected, other], tasks, tmp_path / "fresh")
+    assert results["overall"]["score"] == pytest.approx((80 + 0) / 2)
+    assert not second.asked
+    _, rows = samples.read_samples(tmp_path / "samples.jsonl")
+    assert sorted(row["references"] for row in rows) == [["b c d"], ["no"]]
+    stricter = dict(tasks, sni__te2=dataclasses.replace(tasks["sni__te2"], metric="exact_match"))
+    assert run(second, [corrected, other], stricter, tmp_path)["overall"]["score"] == 0
+    assert not second.asked
+
+
+def test_a_task_whose_examples_are_answered_by_both_methods(fake_engine, tasks, tmp_path):
+    config = dataclasses.replace(CONFIG, method="by_options")
+    mixed = [
+        EvalRecord("1", "say b c", ("b c",), (), "sni__te2", "p"),
+        EvalRecord("2", "choose", ("yes",), ("yes", "no"), "sni__te2", "p"),
+    ]
+    results = run(fake_engine, mixed, tasks, tmp_path, config)
+    node = results["levels"]["fully_held_out"]["categories"]["Textual Entailment"]["tasks"]
+    assert node["sni__te2"]["metric"] == "accuracy+rouge_l"
+    assert node["sni__te2"]["metrics"] == {}
+    assert node["sni__te2"]["score"] == 100
+    tree = comparison.compare(
+        results,
+        results,
+        *[samples.read_samples(tmp_path / "samples.jsonl")[1]] * 2,
+    )
+    assert tree["overall"]["difference"] == 0
 
 
 def test_first_examples_of_each_task_are_taken(fake_engine, records, tasks, tmp_path):
@@ -184,6 +259,7 @@ BAD_RECORDS = [
     ({"references": ()}, "example 'sni__te1-0': no references"),
     ({"task": "flan__boolq"}, "example 'sni__te1-0': no options to rank"),
     ({"task": "flan__boolq", "options": ("a", "b")}, "none of its options"),
+    ({"task": "flan__boolq", "options": ("yes", " ")}, "its option ' ' has no text"),
 ]
 
 
@@ -283,5 +359,7 @@ def test_a_real_model(real_engine, records, tasks, tmp_path):
 
 def test_an_option_that_does_not_fit_is_named(real_engine, tasks, tmp_path):
     record = EvalRecord("7", "a", ("yes",), ("yes", "no " * 200), "flan__boolq", "p")
-    with pytest.raises(InputError, match="task 'flan__boolq', example '7': an option of"):
+    with pytest.raises(
+        InputError, match=r"task 'flan__boolq', example '7': an option of \d{3} tokens does not"
+    ):
         run(real_engine, [record], tasks, tmp_path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -56,7 +57,12 @@ def test_normalisations_choose_by_their_own_score(tiny_engine, vocabulary, naive
     source, options = PROMPTS[0]
     sums = np.asarray(naive_scores(vocabulary, naive_log_probs, source, options))
     tokens = [len(vocabulary.encode(f" {o}")) for o in options]
-    alone = np.asarray(naive_scores(vocabulary, naive_log_probs, "", options))
+    # The very tokens that stand behind the source, after nothing but `</s>`.
+    alone = []
+    for option in options:
+        ids = [EOS, *vocabulary.encode(" " + option)]
+        log_probs = naive_log_probs(ids)
+        alone.append(sum(float(log_probs[i - 1, ids[i]]) for i in range(1, len(ids))))
     wanted = {
         "none": sums,
         "per_token": sums / tokens,
@@ -70,6 +76,28 @@ def test_normalisations_choose_by_their_own_score(tiny_engine, vocabulary, naive
         np.testing.assert_allclose(ranking.log_probs, sums, atol=1e-4)
         assert list(ranking.num_tokens) == tokens
     np.testing.assert_allclose(ranking.unconditional, alone, atol=1e-4)
+
+
+def test_the_longest_option_that_fits_has_every_normalisation(tiny_engine, vocabulary):
+    """At the start of a text "the" has more tokens than behind a space; it must still fit."""
+    room = tiny_engine.config.max_positions
+    option = "the" + "!" * (room - 1)
+    assert len(vocabulary.encode(" " + option)) == room < len(vocabulary.encode(option))
+    prompts = [("Is the sky blue?", ("yes",)), ("a", (option, "no"))]
+    ranking = tiny_engine.rank(prompts, normalization="unconditional")[1]
+    assert np.isfinite(ranking.unconditional).all()
+
+
+def test_a_model_of_nans_is_refused(tiny_engine):
+    """The first option would else be chosen everywhere, and score as if it were an answer."""
+    broken = jax.tree.map(lambda leaf: leaf * leaf.dtype.type("nan"), tiny_engine.params)
+    with pytest.raises(InputError, match="log-probabilities that are not numbers"):
+        dataclasses.replace(tiny_engine, params=broken).rank(PROMPTS)
+
+
+def test_nothing_asked_nothing_answered(tiny_engine):
+    assert tiny_engine.rank([]) == []
+    assert tiny_engine.generate([], 4) == []
 
 
 def test_ties_go_to_the_first(tiny_engine):
@@ -143,6 +171,7 @@ def test_fingerprint_tells_models_apart(tiny_engine):
         (("a", ()), "prompt 1: no options"),
         (("a", ("yes", " ")), "prompt 1: option ' ' has no tokens"),
         (("a", ("cat " * 200,)), r"prompt 1: an option of \d+ tokens does not fit"),
+        (("a", ("yes", "cat " * 200)), r"prompt 1: an option of \d{3} tokens does not fit"),
     ],
 )
 def test_prompts_that_cannot_be_ranked(tiny_engine, prompt, message):

@@ -77,6 +77,16 @@ def test_options_of_one_token_share_a_row():
     ]
 
 
+def test_a_row_is_shared_by_so_many_targets_only(config, params, sequences, expected, monkeypatch):
+    """A thousand options of one token behind one context would else gather [B, 1024, D]."""
+    rows = scoring._shared_rows([([5, 6, token], 2) for token in range(1000)])
+    assert max(len(row.targets) for row in rows) == scoring.MOST_TARGETS
+    assert len(rows) == -(-1000 // scoring.MOST_TARGETS)
+    monkeypatch.setattr(scoring, "MOST_TARGETS", 2)
+    values = scoring.sequence_log_probs(config, params, sequences, batch_size=5)
+    np.testing.assert_allclose(values, expected, atol=1e-4)
+
+
 def test_the_whole_score_matrix_never_exists(config, params):
     batch, length, vocab = 8, 96, config.vocab_size
     zeros = np.zeros((batch, length), np.int32)

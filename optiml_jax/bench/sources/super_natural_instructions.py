@@ -16,6 +16,8 @@ What is made of a file:
    becomes the options of every record. It enables rank classification and changes nothing else:
    the metric stays Rouge-L, as the paper evaluates Super-NI by generation always.
 4. Everything else that is wrong is an error that names file and field.
+5. A `Dialect` says what a collection of files in this schema adds: its name, further wordings, and
+   optional fields. The official collection adds nothing.
 
 Fields that OPT-IML does not use (negative examples, reasoning types, domains, contributors, URLs)
 are neither read nor checked: official files hold values like NaN there.
@@ -109,10 +111,29 @@ class ClosedSetRule:
 CLOSED_SET = ClosedSetRule()
 
 
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+    """What a collection of files in this schema is called, and whether it extends the schema.
+
+    Attributes:
+        benchmark: first part of its tasks' names.
+        extended: read also, where a file has them: all texts of `Definition` as wordings of the
+            task; `Instruction level` ("task", "instance" or "text"); `Metric`; and `options` of an
+            instance. An instance-level or text file has a blank definition; text has no input.
+    """
+
+    benchmark: str = BENCHMARK
+    extended: bool = False
+
+
+OFFICIAL = Dialect()
+
+
 def read(
     data_dir: str | os.PathLike[str],
     skip_bad: bool = False,
     on_skip: Callable[[str], None] = _logger.warning,
+    dialect: Dialect = OFFICIAL,
 ) -> list[catalog.BenchTask]:
     """All tasks of a folder, in the order of their file names.
 
@@ -129,7 +150,7 @@ def read(
     first_error: InputError | None = None
     for path in task_files(data_dir):
         try:
-            parsed = _read_file(path)
+            parsed = _read_file(path, dialect)
         except InputError as error:
             if not skip_bad:
                 raise
@@ -142,7 +163,7 @@ def read(
                 f" {len(parsed.dropped) + parsed.spec.num_examples} instances that have a blank"
                 f" input or no reference but blanks (first: '{parsed.dropped[0]}')."
             )
-        load = functools.partial(_load, path, parsed.digest)
+        load = functools.partial(_load, path, parsed.digest, dialect)
         tasks.append(catalog.BenchTask(parsed.spec, load, parsed.digest))
     if not tasks and first_error is not None:
         raise InputError(f"{data_dir}: every task file is bad. The first: {first_error}")
@@ -218,8 +239,8 @@ class _Parsed:
     dropped: tuple[str, ...]
 
 
-def _load(path: pathlib.Path, digest: str) -> catalog.TaskContent:
-    parsed = _read_file(path)
+def _load(path: pathlib.Path, digest: str, dialect: Dialect) -> catalog.TaskContent:
+    parsed = _read_file(path, dialect)
     if parsed.digest != digest:
         raise InputError(
             f"{path}: the file changed while it was being used (sha256 {parsed.digest[:12]}, was"
@@ -228,7 +249,7 @@ def _load(path: pathlib.Path, digest: str) -> catalog.TaskContent:
     return parsed.content
 
 
-def _read_file(path: pathlib.Path) -> _Parsed:
+def _read_file(path: pathlib.Path, dialect: Dialect) -> _Parsed:
     data = _bytes(path)
     if not data.strip():
         raise InputError(f"{path}: the file is empty, expected a task in JSON. Fetch it again.")
@@ -248,29 +269,32 @@ def _read_file(path: pathlib.Path) -> _Parsed:
         raise _bad(path, "", task, "an object with 'Definition', 'Instances', ...")
     if "\\ud" in text.casefold():
         _check_surrogates(path, task)
-    return _parse(path, task, hashlib.sha256(data).hexdigest())
+    return _parse(path, task, hashlib.sha256(data).hexdigest(), dialect)
 
 
-def _parse(path: pathlib.Path, task: Mapping[str, Any], digest: str) -> _Parsed:
+def _parse(path: pathlib.Path, task: Mapping[str, Any], digest: str, dialect: Dialect) -> _Parsed:
     lists = {name: _text_list(path, task, name, needed) for name, needed in _TEXT_LISTS.items()}
     category = taxonomy.canonical_category(lists["Categories"][0], f"{path}: field 'Categories'")
-    definition = _definition(path, task)
+    kind, metric = _extension(path, task) if dialect.extended else ("task", METRIC)
+    definition, *wordings = _definitions(path, task, needed=kind == "task")
     demonstrations = tuple(
         _demonstration(path, f"Positive Examples[{i}]", row)
         for i, row in enumerate(_rows(path, task, "Positive Examples"))
     )
-    records, dropped = _records(path, _rows(path, task, "Instances"))
-    labels = CLOSED_SET.labels(category, records)
-    if labels:
+    records, dropped = _records(
+        path, _rows(path, task, "Instances"), dialect, needs_input=kind != "text"
+    )
+    labels = CLOSED_SET.labels(category, records) if kind != "text" else ()
+    if labels and not any(r.options for r in records):
         records = [dataclasses.replace(r, options=labels) for r in records]
     spec = catalog.TaskSpec(
-        name=catalog.task_name(BENCHMARK, path.stem),
+        name=catalog.task_name(dialect.benchmark, path.stem),
         original_name=path.stem,
-        benchmark=BENCHMARK,
+        benchmark=dialect.benchmark,
         category=category,
-        instruction_kind="task",
+        instruction_kind=kind,
         sources=lists["Source"],
-        metric=METRIC,
+        metric=metric,
         input_languages=lists["Input_language"],
         output_languages=lists["Output_language"],
         licence=", ".join(lists["Instance License"]) or "Unknown",
@@ -278,22 +302,36 @@ def _parse(path: pathlib.Path, task: Mapping[str, Any], digest: str) -> _Parsed:
         path=str(path),
         num_dropped=len(dropped),
     )
-    content = catalog.TaskContent(definition, demonstrations, tuple(records))
+    content = catalog.TaskContent(
+        definition, demonstrations, tuple(records), tuple(wordings) if dialect.extended else ()
+    )
     return _Parsed(spec, content, digest, tuple(dropped))
 
 
-def _definition(path: pathlib.Path, task: Mapping[str, Any]) -> str:
+def _extension(path: pathlib.Path, task: Mapping[str, Any]) -> tuple[str, str]:
+    """Instruction kind and metric of a file in an extended dialect."""
+    kind, metric = task.get("Instruction level", "task"), task.get("Metric", METRIC)
+    if kind not in catalog.INSTRUCTION_KINDS:
+        raise unknown(
+            "value", str(kind), catalog.INSTRUCTION_KINDS, f"{path}: field 'Instruction level'"
+        )
+    if metric not in catalog.METRIC_NAMES:
+        raise unknown("value", str(metric), catalog.METRIC_NAMES, f"{path}: field 'Metric'")
+    return kind, metric
+
+
+def _definitions(path: pathlib.Path, task: Mapping[str, Any], needed: bool) -> list[str]:
     value = _field(path, task, "Definition")
     # Releases before the second, and Tk-Instruct's reader, know a plain string too.
     texts = [value] if isinstance(value, str) else value
     if (
         not isinstance(texts, list)
         or not texts
-        or not isinstance(texts[0], str)
-        or not texts[0].strip()
+        or not all(isinstance(text, str) for text in texts)
+        or (needed and not texts[0].strip())
     ):
         raise _bad(path, "Definition", value, "a list with one or more texts")
-    return texts[0].strip()
+    return [text.strip() for text in texts]
 
 
 def _demonstration(path: pathlib.Path, field: str, row: Any) -> record.Demonstration:
@@ -306,7 +344,9 @@ def _demonstration(path: pathlib.Path, field: str, row: Any) -> record.Demonstra
     return record.Demonstration(**texts)
 
 
-def _records(path: pathlib.Path, rows: Sequence[Any]) -> tuple[list[record.Record], list[str]]:
+def _records(
+    path: pathlib.Path, rows: Sequence[Any], dialect: Dialect, needs_input: bool
+) -> tuple[list[record.Record], list[str]]:
     """Usable instances, and the ids of the dropped ones."""
     records: list[record.Record] = []
     dropped: list[str] = []
@@ -330,8 +370,9 @@ def _records(path: pathlib.Path, rows: Sequence[Any]) -> tuple[list[record.Recor
                 " be unique within a file: rename or remove one."
             )
         references = tuple(o for o in outputs if o.strip())
-        if references and row["input"].strip():
-            records.append(record.Record(id_, row["input"], references))
+        options = _options(path, field, row, references) if dialect.extended else ()
+        if references and (row["input"].strip() or not needs_input):
+            records.append(record.Record(id_, row["input"], references, options))
         else:
             dropped.append(id_)
     if not records:
@@ -340,6 +381,18 @@ def _records(path: pathlib.Path, rows: Sequence[Any]) -> tuple[list[record.Recor
             " each with a blank input or blank references). Correct or remove the file."
         )
     return records, dropped
+
+
+def _options(
+    path: pathlib.Path, field: str, row: Mapping[str, Any], references: Sequence[str]
+) -> tuple[str, ...]:
+    """An instance's own options, () if it has none; one of them must be right."""
+    options = row.get("options", [])
+    if not isinstance(options, list) or not all(isinstance(o, str) for o in options):
+        raise _bad(path, f"{field}.options", options, "a list of texts")
+    if options and not {o.strip() for o in options} & {r.strip() for r in references}:
+        raise _bad(path, f"{field}.options", options, f"one of the references {list(references)}")
+    return tuple(options)
 
 
 def _rows(path: pathlib.Path, task: Mapping[str, Any], name: str) -> list[Any]:

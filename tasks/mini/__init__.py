@@ -1,0 +1,48 @@
+"""The mini benchmark: small, generated, made for first contact and for tests.
+
+About 160 tasks of 30 categories over a world of a few hundred words, drawn from a seed and written
+as task files in Super-NaturalInstructions' schema; plain text and dialogues beside them. See
+docs/mini_benchmark.md. `python -m optiml_jax.tasks.mini DIR` writes the files; without a folder,
+`optiml prepare mini` writes them to a temporary one and reads them from there.
+"""
+
+import functools
+import pathlib
+import tempfile
+
+from optiml_jax.bench.sources import super_natural_instructions as reader
+
+from ..declaration import Benchmark, OnSkip, ReadResult
+from . import files
+
+BENCHMARKS = {"tasks": "mini", "replay": "replay", "dialogue": "dialogue"}
+"""Folder -> benchmark of its tasks."""
+
+
+def _read(data_dir: pathlib.Path | None, skip_bad: bool, on_skip: OnSkip) -> ReadResult:
+    root = _generated() if data_dir is None else data_dir
+    tasks = []
+    for folder, benchmark in BENCHMARKS.items():
+        dialect = reader.Dialect(benchmark, extended=True)
+        tasks += reader.read(root / folder, skip_bad, on_skip, dialect)
+    return ReadResult(tasks)
+
+
+@functools.cache
+def _generated() -> pathlib.Path:
+    """A folder with the task files that lives as long as this process."""
+    holder = tempfile.TemporaryDirectory(prefix="optiml_mini_")
+    _HOLDERS.append(holder)
+    files.write(holder.name)
+    return pathlib.Path(holder.name)
+
+
+_HOLDERS: list[tempfile.TemporaryDirectory] = []
+
+BENCHMARK = Benchmark(
+    name="mini",
+    summary="embedded; or a folder written by `python -m optiml_jax.tasks.mini DIR`",
+    read=_read,
+    default_split="mini",
+    needs_data=False,
+)

@@ -1,0 +1,157 @@
+"""`optiml inspect` as a user runs it: tables in a pipe, JSON, and a terminal with colours."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from optiml_jax.main import cli
+
+TASK = "super_natural_instructions__task001_made"
+HELD_OUT = "super_natural_instructions__task002_made"
+
+
+@pytest.fixture
+def inspect(store, capsys):
+    """Runs `optiml inspect --store=...` and returns what it printed."""
+
+    def run(*flags):
+        assert cli.main(["inspect", f"--store={store}", *flags]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_json_keeps_the_faces_that_scripts_rely_on(inspect):
+    content = json.loads(inspect("--json"))
+    assert content.keys() >= {
+        *("num_tasks", "num_examples", "num_tokens", "benchmarks", "categories", "levels"),
+        *("lengths", "views", "vocabulary"),
+    }
+    assert content["num_tasks"] == 2
+    assert content["levels"]["fully_held_out"]["num_eval"] == 30
+    assert "tasks" not in content
+
+
+def test_tables_of_a_store(inspect):
+    lines = inspect().splitlines()
+    assert lines[0].startswith("super_natural_instructions, split opt_iml: 2 tasks (0 more excl")
+    assert any(
+        line.split() == ["Textual", "Entailment", "1", "0", "0", "0", "30"] for line in lines
+    )
+    titles = ("benchmarks", "categories", "levels", "roles", "lengths of training examples")
+    assert [line for line in lines if line in titles] == list(titles)
+
+
+def test_tasks_are_listed_in_whole_lines(inspect):
+    lines = inspect("--tasks", "--role=test").splitlines()
+    (line,) = (line for line in lines if line.startswith(HELD_OUT))
+    assert line.split()[1:] == [
+        *("Textual", "Entailment", "test", "fully_held_out", "rouge_l"),
+        *("0", "30", "-", "-"),
+    ]
+    assert len(line) > 80
+    assert not any(line.startswith(TASK) for line in lines)
+
+
+def test_filters_narrow_the_json(inspect):
+    content = json.loads(inspect("--json", "--tasks", "--category=question answering"))
+    assert [row["name"] for row in content["tasks"]] == [TASK]
+    assert list(content["categories"]) == ["Question Answering"]
+
+
+def test_a_mixture(inspect):
+    out = inspect("--mixture", "--eps=10", "--rows=20", "--feature_length=64", "--tasks")
+    assert "eps 10, alpha 1, proportions as they come" in out
+    assert "20 rows of 64 tokens hold " in out
+    (line,) = (line for line in out.splitlines() if line.startswith(TASK))
+    name, examples, *shares, tokens, targets, epochs = line.split()
+    assert shares == ["100.0"] * 3
+    content = json.loads(
+        inspect("--mixture", "--eps=10", "--rows=20", "--feature_length=64", "--json")
+    )
+    (row,) = content["tasks"]
+    assert (row["name"], f"{row['num_examples']}") == (name, examples)
+    assert f"{row['mean_tokens']:.1f} {row['mean_target_tokens']:.1f}" == f"{tokens} {targets}"
+    assert f"{row['epochs']:.2f}" == epochs
+    assert row["epochs"] == content["num_drawn_examples"] / row["num_examples"]
+
+
+def test_mixing_settings_are_read(inspect):
+    flags = ("--eps=none", "--alpha=0.5", "--equalize_clusters")
+    proportions = "--proportions=super_natural_instructions=1.0"
+    content = json.loads(inspect("--mixture", "--json", *flags, proportions))
+    assert content["settings"] == {
+        "eps": None,
+        "alpha": 0.5,
+        "proportions": {"super_natural_instructions": 1.0},
+        "equalize_clusters": True,
+        "has_own_rates": False,
+    }
+    assert content["tasks"][0]["epochs"] is None
+
+
+def test_a_training_sample_is_marked_in_a_pipe(inspect):
+    out = inspect("--samples=1")
+    head, text = out.split(")\n", 1)
+    assert head.startswith(f"--- {TASK}, train_0 0 (Question Answering, fully_supervised; ")
+    assert "Say the word again." in text
+    source, _, marked = text.partition("⟦")
+    word = marked.removesuffix("</s>⟧\n\n").strip()
+    assert word.startswith("word")
+    assert word in source
+
+
+def test_an_evaluation_sample_shows_its_references(inspect):
+    out = inspect("--samples=2", "--view=eval_0shot", f"--task={HELD_OUT}")
+    assert out.count(f"--- {HELD_OUT}, eval_0shot ") == 2
+    assert "\nreferences:    word0\n" in out
+    assert "⟦" not in out
+    content = json.loads(inspect("--samples=1", "--view=eval_0shot", "--json"))
+    assert content["view"] == "eval_0shot"
+    assert content["samples"][0]["references"] == [content["samples"][0]["input"]]
+
+
+def test_verify_is_kept(inspect, store):
+    out = inspect("--verify", "--samples=1")
+    assert out.endswith(f"verified: all shards of {store} are as they were written.\n")
+
+
+def test_the_embedded_catalog(capsys):
+    assert cli.main(["inspect", "--catalog", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert {row["benchmark"] for row in content["tasks"]} >= {"mini", "dialogue", "replay"}
+    assert cli.main(["inspect", "--catalog", "--level=fully_held_out", "--benchmark=mini"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    expected = [row for row in content["tasks"] if row["level"] == "fully_held_out"]
+    assert lines[0] == f"{len(expected)} tasks"
+    assert len([line for line in lines if "fully_held_out" in line]) == len(expected)
+
+
+def test_a_terminal_gets_colour_instead_of_marks(store):
+    """A real pseudo-terminal, as a user's own."""
+    reader, writer = pty.openpty()
+    argv = [sys.executable, "-m", "optiml_jax", "inspect", f"--store={store}", "--samples=1"]
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"}
+    environment.pop("NO_COLOR", None)
+    with subprocess.Popen(argv, stdout=writer, stderr=writer, env=environment) as process:
+        os.close(writer)
+        told = b""
+        while True:
+            try:
+                part = os.read(reader, 4096)
+            except OSError:  # Linux says so where the other end is closed.
+                break
+            if not part:
+                break
+            told += part
+    os.close(reader)
+    assert process.returncode == 0, told
+    text = told.decode()
+    assert "⟦" not in text
+    marked = text.split("\x1b[1;32m")[1].split("\x1b[0m")[0]
+    assert marked.endswith("</s>")
+    assert marked.strip().startswith("word")

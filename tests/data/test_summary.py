@@ -1,0 +1,130 @@
+"""Shares and lengths against a count over the stored token ids, example by example."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from optiml_jax.data import mixing, prepare, rendering, summary
+from optiml_jax.data import store as store_lib
+from optiml_jax.errors import InputError
+from tests.data.conftest import assign, make_task
+
+TASKS = [
+    make_task(number, 15 + 11 * number, benchmark=benchmark, words=4 + 9 * number)
+    for benchmark, count in (("flan", 3), ("super_natural_instructions", 4))
+    for number in range(count)
+]
+HELD_OUT = TASKS[-1].spec.name
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one rendering", "two renderings"])
+def store(request, vocabulary, tmp_path_factory):
+    out = tmp_path_factory.mktemp("mixed")
+    render = rendering.RenderConfig(num_renderings=request.param)
+    config = prepare.PrepareConfig(render=render, num_shards=2, max_tokens=45)
+    prepare.prepare_store(TASKS, assign(TASKS, held_out={HELD_OUT}), out, vocabulary, config)
+    return store_lib.open_store(out)
+
+
+def counted(store, task):
+    """(tokens, target tokens) of every stored example of a task, read one by one."""
+    for rendering_number in range(store.num_renderings):
+        for number in range(task.num_train):
+            ids = store.train_tokens(rendering_number, task.name, number)
+            start = store.loss_starts[rendering_number, task.first_example + number]
+            yield len(ids), sum(1 for at in range(len(ids)) if at >= max(start, 1))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"eps": 20}, {"eps": None, "alpha": 0.5}, {"proportions": {"flan": 0.1}}],
+    ids=str,
+)
+def test_shares_are_those_of_a_count(store, arguments):
+    spec = mixing.MixtureSpec(**arguments)
+    shares = summary.mixture_shares(store, None, spec)
+    trained = sorted((t for t in store.tasks if t.num_train), key=lambda task: task.name)
+    assert [share.task for share in shares] == [task.name for task in trained]
+    assert HELD_OUT not in {share.task for share in shares}
+
+    rates = mixing.mixing_rates(spec, [t.spec for t in trained], [t.num_train for t in trained])
+    # What 1,000 draws at these rates hold, as the mean of each task's own examples.
+    tokens, targets = [], []
+    for task, rate in zip(trained, rates):
+        rows = list(counted(store, task))
+        tokens.append(1000 * rate * sum(row[0] for row in rows) / len(rows))
+        targets.append(1000 * rate * sum(row[1] for row in rows) / len(rows))
+    for got, expected in (
+        ([share.example_share for share in shares], rates),
+        ([share.token_share for share in shares], np.array(tokens) / sum(tokens)),
+        ([share.target_share for share in shares], np.array(targets) / sum(targets)),
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+        assert sum(got) == pytest.approx(1.0)
+
+
+def test_shares_of_tokens_are_not_those_of_examples(store):
+    """The reason for the three columns: longer examples weigh more."""
+    shares = {s.task: s for s in summary.mixture_shares(store, None, mixing.MixtureSpec())}
+    short, long = shares["flan__task000_made"], shares["flan__task002_made"]
+    assert long.mean_tokens > 1.2 * short.mean_tokens
+    assert long.token_share / long.example_share > 1.2 * short.token_share / short.example_share
+
+
+def test_a_stored_mixture_brings_its_own_rates(store):
+    """As the stream does: a SeqIO mixture's rates replace the cap."""
+    rates = {"flan__task000_made": 3.0, "flan__task001_made": 1.0}
+    own = store.with_mixture("mine", rates)
+    shares = summary.mixture_shares(own, "mine", mixing.MixtureSpec(eps=1))
+    assert {one.task: one.example_share for one in shares} == {
+        "flan__task000_made": 0.75,
+        "flan__task001_made": 0.25,
+    }
+
+
+def test_a_share_tells_its_task(store):
+    (share,) = summary.mixture_shares(store, "flan__task001_made", mixing.MixtureSpec())
+    row = store.by_name["flan__task001_made"]
+    assert (share.example_share, share.token_share, share.target_share) == (1, 1, 1)
+    assert (share.benchmark, share.category) == ("flan", "Question Answering")
+    assert (share.role, share.level) == ("train", "fully_supervised")
+    assert share.num_examples == row.num_train
+
+
+def test_what_cannot_be_mixed_is_refused(store):
+    with pytest.raises(InputError, match=r"unknown mixture or task 'flam'\. Did you mean 'flan'"):
+        summary.mixture_shares(store, "flam", mixing.MixtureSpec())
+    with pytest.raises(InputError, match=f"'{HELD_OUT}' has no training examples"):
+        summary.mixture_shares(store, HELD_OUT, mixing.MixtureSpec())
+
+
+def test_lengths_are_those_of_a_count(store):
+    tasks = [task for task in store.tasks if task.num_train]
+    rows = [row for task in tasks for row in counted(store, task)]
+    content = summary.length_table(store, tasks)
+    for column, kind in enumerate(("tokens", "target_tokens")):
+        values = sorted(row[column] for row in rows)
+        assert content[kind]["max"] == values[-1]
+        for percent in (50, 90, 99):
+            mark = content[kind][f"p{percent}"]
+            below = sum(value < mark for value in values) / len(values)
+            assert mark in values
+            assert below <= percent / 100 <= sum(v <= mark for v in values) / len(values)
+    cut = sum(task.num_truncated for task in tasks)
+    assert 0 < cut < content["num_examples"]
+    assert content["cut_share"] == cut / sum(task.num_train for task in tasks)
+
+
+def test_a_held_out_task_has_no_lengths(store):
+    content = summary.length_table(store, [store.by_name[HELD_OUT]])
+    assert content == {"tokens": {}, "target_tokens": {}, "num_examples": 0, "cut_share": 0.0}
+
+
+def test_a_selection_counts_alone(store):
+    flan = [task for task in store.tasks if task.spec.benchmark == "flan"]
+    content = summary.summarize(store, flan)
+    assert list(content["benchmarks"]) == ["flan"]
+    assert content["num_tasks"] == len(flan)
+    sizes = collections.Counter(task.spec.category for task in flan)
+    assert {name: row["num_tasks"] for name, row in content["categories"].items()} == sizes

@@ -5,17 +5,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CHECKED := optiml_jax tasks tests benchmarks docs/make_screenshots.py setup.py
+CHECKED := optiml_jax tasks tests benchmarks examples docs/make_screenshots.py setup.py
 
 # Two workers on the two cores that the suite is measured on; TEST_FLAGS= runs it in one process.
 TEST_FLAGS ?= -n 2 --dist loadfile
 QUICK := not slow and not tpu_compile and not parity and not multiprocess
 WHOLE := not tpu_compile
 
-.PHONY: help install check test bench lint types screenshots clean
+.PHONY: help install demo check test bench lint types screenshots clean
 
 help:
 	@echo "make install   .venv with everything pinned by constraints.txt"
+	@echo "make demo      from raw text to a report, minutes on a CPU, in optiml_demo/"
 	@echo "make check     format, lint, types, layers, quick tests"
 	@echo "make test      check and the whole suite"
 	@echo "make bench     every benchmark, printed as tables"
@@ -46,6 +47,9 @@ check: lint types
 # The whole suite holds the quick tests, so they run once.
 test: lint types
 	$(BIN)/python -m pytest -q $(TEST_FLAGS) -m '$(WHOLE)'
+
+demo: $(STAMP)
+	$(BIN)/optiml demo
 
 bench: $(STAMP)
 	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done

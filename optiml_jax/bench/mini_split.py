@@ -10,8 +10,8 @@ HELD_OUT_CATEGORIES = (
     "Overlap Extraction",
     "Textual Entailment",
 )
-"""Three that OPT-IML never trains on either (Table 15, §5.4), and a fourth whose tasks ask for skills
-that trained categories teach."""
+"""Three that OPT-IML never trains on either (Table 15, §5.4), and a fourth whose tasks ask for
+skills that trained categories teach."""
 
 HELD_OUT_TASKS = (
     # A kind of thing that the category's other tasks do not ask about.

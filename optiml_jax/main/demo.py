@@ -47,7 +47,7 @@ class Size:
     curve_examples: int
 
 
-FULL = Size(1200, 1500, 20, 4, 3)
+FULL = Size(1000, 1300, 20, 4, 3)
 QUICK = Size(100, 100, 3, 1, 1)
 
 

@@ -228,10 +228,10 @@ def _answerable(kind: str) -> MiniTask:
     )
 
     def make(draw: Draw, number: int) -> Instance:
-        given = {"needed": [kind]} if number % 2 else {"without": [kind]}
-        text = scenes.make_scene(draw, **given).text
-        prompt = draw.pick(forms).format(text=text, kind=kind)
-        return answer(prompt, "yes" if number % 2 else "no")
+        told = number % 2
+        scene = scenes.make_scene(draw, [kind]) if told else scenes.make_scene(draw, without=[kind])
+        prompt = draw.pick(forms).format(text=scene.text, kind=kind)
+        return answer(prompt, "yes" if told else "no")
 
     return MiniTask(
         f"answerable_{kind}",

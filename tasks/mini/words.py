@@ -18,7 +18,7 @@ from .lexicon import (
 )
 
 ALL_WORDS = tuple(CLASS_OF)
-_PAIRS = tuple(pair for pairs in (OPPOSITES, [p[::-1] for p in OPPOSITES]) for pair in pairs)
+_PAIRS = OPPOSITES + tuple((second, first) for first, second in OPPOSITES)
 _CONTEXTS = ("{word}", "the {word}", "this {word}", "my {word}", "one {word}", "that {word}")
 
 

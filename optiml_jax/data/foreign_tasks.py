@@ -237,6 +237,8 @@ def _read_split(
                 f" field '{seqio_text.OPTIONS}' in every example, or OPTIML's 'options', with the"
                 " answer among them."
             )
+        if declared.metric == "accuracy" and not all(option.strip() for option in options):
+            raise InputError(f"{at}: an option has no text: {list(options)}. Correct the options.")
         rows.append(dataclasses.replace(row, options=options))
     if not rows:
         raise InputError(f"{where} has no examples. Check its source and its filters.")

@@ -64,7 +64,11 @@ class PrepareConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PrepareResult:
-    """What a run of `prepare_store` did."""
+    """What a run of `prepare_store` did.
+
+    Attributes:
+        tasks_behind: stored tasks that were not given and lack a view of this run.
+    """
 
     num_tasks: int
     num_examples: int
@@ -72,6 +76,7 @@ class PrepareResult:
     tasks_rendered: int
     tasks_reused: int
     tasks_removed: int
+    tasks_behind: int
     seconds: float
 
 
@@ -129,14 +134,18 @@ def prepare_store(
             ]
         )
         names = sorted([*keys, *(task.name for task in kept)])
-        keys |= {task.name: dict(task.keys) for task in kept}
+        views = _views(config)
+        if old:
+            # Of a view that another run left out there are no records to go with the key.
+            held = [view for view in views if view in old.shards]
+            keys |= {t.name: {v: t.keys[v] for v in held if v in t.keys} for t in kept}
+        behind = [t for t in kept if t.level and not keys[t.name].keys() >= set(views)]
         if old and not prune:
             _check_removed([t.name for t in old.tasks if t.name not in keys], folder)
-        stored_mixtures = residents.mixtures(
-            mixtures or {}, old, names, {one.spec.benchmark for one in (*tasks, *kept)}
-        )
+        others = {config.render.split, *(one.spec.benchmark for one in (*tasks, *kept))}
+        stored_mixtures = residents.mixtures(mixtures or {}, old, names, others)
 
-        shards: dict[str, list[store_lib.ShardFile]] = {view: [] for view in _views(config)}
+        shards: dict[str, list[store_lib.ShardFile]] = {view: [] for view in views}
         stored: dict[str, store_lib.StoredTask] = {}
         arrays: dict[str, _Rows] = {}
         for number in range(config.num_shards):
@@ -185,6 +194,7 @@ def prepare_store(
         tasks_rendered=len(names) - reused,
         tasks_reused=reused,
         tasks_removed=removed,
+        tasks_behind=len(behind),
         seconds=time.monotonic() - started,
     )
 
@@ -312,8 +322,8 @@ def _shard_rows(
         task = by_name.get(name)
         if task is None:
             raise InputError(
-                f"store '{old.path if old else ''}': records of '{name}' are damaged or lack a"
-                " view, and its benchmark is not part of this run. Prepare that benchmark first."
+                f"store '{old.path if old else ''}': records of '{name}' are damaged, and its"
+                " benchmark is not part of this run. Prepare that benchmark first."
             )
         content = task.load()
         parts = rendering.partition(task.spec, content, assignments[name], config.render)
@@ -391,7 +401,7 @@ def _take_over(old: store_lib.Store, name: str, keys: Mapping[str, str]) -> _Row
     task = old.by_name.get(name)
     if task is None:
         return rows
-    same = [view for view, key in keys.items() if task.keys.get(view) == key]
+    same = [v for v, key in keys.items() if task.keys.get(v) == key and v in old.shards]
     trains = [view for view in same if view.startswith("train_")]
     for views in (trains, *([view] for view in same if view not in trains)):
         try:
@@ -451,7 +461,9 @@ def _stored_task(
     num_train = rows.lengths.shape[1]
     if name not in by_name:
         assert old is not None
-        return dataclasses.replace(old.by_name[name], places=places)
+        return dataclasses.replace(
+            old.by_name[name], keys=keys, places=places, num_eval=_num_eval(places)
+        )
     assignment = assignments[name]
     return store_lib.StoredTask(
         spec=dataclasses.replace(
@@ -464,11 +476,15 @@ def _stored_task(
         places=places,
         first_example=0,
         num_train=num_train,
-        num_eval=max((p.count for v, p in places.items() if v.startswith("eval_")), default=0),
+        num_eval=_num_eval(places),
         num_tokens=int(rows.lengths[0].sum()),
         num_target_tokens=int((rows.lengths[0] - np.maximum(rows.loss_starts[0], 1)).sum()),
         num_truncated=rows.num_truncated,
     )
+
+
+def _num_eval(places: Mapping[str, store_lib.Place]) -> int:
+    return max((p.count for v, p in places.items() if v.startswith("eval_")), default=0)
 
 
 def _own_mixture(table: Sequence[store_lib.StoredTask], split: str) -> str:

@@ -5,7 +5,8 @@ a few at a time to a store that is there already, so what they are depends on th
 
 1. They stay when others are prepared, and leave when they are replaced or pruned.
 2. Their level is settled when the store is written: a task that is only evaluated is
-   `partially_supervised` if some task of its category trains, and else `fully_held_out`.
+   `partially_supervised` if some task of its category trains (text alone does not count), and
+   else `fully_held_out`.
 3. One that would train on a category that a split holds out fully is refused: the benchmark's
    scores would no longer mean what their level says.
 
@@ -55,7 +56,8 @@ def settle_levels(rows: Sequence[tuple[catalog.TaskSpec, str, Placed]]) -> dict[
     trained = {
         category: spec.name
         for spec, category, placed in rows
-        if placed.role == "train" and spec.instruction_kind != "text"
+        # Text alone, which has no evaluation part, is no task of the category.
+        if placed.role == "train" and placed.level
     }
     own = {
         category: spec.name
@@ -107,15 +109,20 @@ def mixtures(
     given: Mapping[str, Mapping[str, float]],
     old: store_lib.Store | None,
     names: Sequence[str],
-    benchmarks: Set[str],
+    others: Set[str],
 ) -> dict[str, dict[str, float]]:
-    """The mixtures of the new index: stored ones whose tasks are all there, and the given ones."""
-    taken = {*names, *benchmarks}
+    """The mixtures of the new index: stored ones whose tasks are all there, and the given ones.
+
+    Args:
+        names: all tasks of the new store.
+        others: its benchmarks and its split, whose names `Store.select` takes too.
+    """
+    taken = {*names, *others}
     for name, rates in given.items():
         if name in taken:
             raise InputError(
-                f"mixture '{name}' has the name of a task or benchmark of the store. Register it"
-                " under another name."
+                f"mixture '{name}' has the name of a task or benchmark of the store, or of its"
+                " split. Register it under another name."
             )
         for task in rates:
             if task not in names:

@@ -91,6 +91,8 @@ def declarations(modules: Sequence[types.ModuleType]) -> dict[str, Declaration]:
         if not isinstance(table, Mapping):
             raise InputError(f"{where} is {table!r:.60}, expected {{'task name': {{...}}}}.")
         for name, row in table.items():
+            if not isinstance(name, str):
+                raise InputError(f"{where} has the key {name!r:.60}, expected the name of a task.")
             declared = _declaration(row, f"{where}['{name}']")
             if found.setdefault(name, declared) != declared:
                 raise InputError(f"{where}['{name}']: another module declares it differently.")
@@ -103,6 +105,8 @@ def _declaration(row: Any, where: str) -> Declaration:
     fields = [field.name for field in dataclasses.fields(Declaration)]
     values = dict(row)
     for name, value in values.items():
+        if not isinstance(name, str):
+            raise InputError(f"{where} has the key {name!r:.60}, expected the name of a field.")
         if name not in fields:
             raise errors.unknown("field", name, fields, where)
         if name == "options":
@@ -160,7 +164,8 @@ def _load(name: str) -> types.ModuleType:
 
 
 def _file_of(name: str) -> pathlib.Path:
-    path = pathlib.Path(name).expanduser()
+    # Unlike Path.expanduser it leaves the name of an unknown user as it is.
+    path = pathlib.Path(os.path.expanduser(name))
     if path.is_dir():
         path = path / "__init__.py"
     elif not path.suffix:
@@ -195,9 +200,10 @@ def _load_file(path: pathlib.Path, name: str) -> types.ModuleType:
     is_package = path.name == "__init__.py"
     stem = path.parent.name if is_package else path.stem
     folder = path.parent.parent if is_package else path.parent
-    # The plain name lets `import my_tasks` elsewhere find the same module; a taken one is left.
+    # The plain name lets `import my_tasks` elsewhere find the same module; a taken one is left. A
+    # name with a dot would be looked for inside a package.
     taken = stem in sys.modules
-    if not taken and (other := importlib.util.find_spec(stem)) is not None:
+    if not taken and "." not in stem and (other := importlib.util.find_spec(stem)) is not None:
         taken = other.origin is None or pathlib.Path(other.origin).resolve() != path
     spec = importlib.util.spec_from_file_location(
         f"optiml_user_{stem}" if taken else stem,

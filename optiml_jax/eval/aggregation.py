@@ -303,6 +303,8 @@ def check_results(results: Any, where: str = FILE_NAME) -> None:
     if results["schema"] != SCHEMA:
         raise InputError(f"{where}: schema {results['schema']}, this version reads {SCHEMA}.")
     _check_fields(results, where, overall=dict, levels=dict)
+    # Results of earlier versions and of other tools may lack these.
+    _check_fields({"split": "", "num_truncated": 0, **results}, where, split=str, num_truncated=int)
     _check_node(results["overall"], f"{where}: overall")
     _check_children(results["overall"]["n"], results["levels"], f"{where}: levels")
     for level, node in results["levels"].items():
@@ -351,10 +353,7 @@ def _check_node(node: Any, where: str) -> None:
     _check_fields(node, where, n=int)
     if node["n"] < 1:
         raise InputError(f"{where}: field 'n' is {node['n']}, expected 1 or more.")
-    if not _is_percentage(node.get("score")):
-        raise InputError(
-            f"{where}: field 'score' is {node.get('score')!r}, expected a number from 0 to 100."
-        )
+    _check_percentage(node.get("score"), "score", where)
     interval = node.get("ci", "missing")
     if interval is not None and not (
         isinstance(interval, list)
@@ -363,14 +362,23 @@ def _check_node(node: Any, where: str) -> None:
         and interval[0] <= interval[1]
     ):
         raise InputError(f"{where}: field 'ci' is {interval!r:.60}, expected [low, high] or null.")
-    # Results of earlier versions have none.
-    _check_fields({"baselines": {}, **node}, where, baselines=dict)
+    # Results of earlier versions have no baselines; only tasks have metrics.
+    _check_fields({"baselines": {}, "metrics": {}, **node}, where, baselines=dict, metrics=dict)
+    for name, value in node.get("metrics", {}).items():
+        _check_percentage(value, name, f"{where}.metrics")
     for name, baseline in node.get("baselines", {}).items():
         _check_node(baseline, f"{where}.baselines.{name}")
         if baseline["n"] != node["n"]:
             raise InputError(
                 f"{where}.baselines.{name}: field 'n' is {baseline['n']}, the node's {node['n']}."
             )
+
+
+def _check_percentage(value: Any, field: str, where: str) -> None:
+    if not _is_percentage(value):
+        raise InputError(
+            f"{where}: field '{field}' is {value!r:.60}, expected a number from 0 to 100."
+        )
 
 
 def _is_percentage(value: Any) -> bool:

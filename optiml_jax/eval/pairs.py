@@ -23,7 +23,10 @@ SAME = ("suite", "split", "shots")
 """Fields of results.json that must be equal."""
 
 _KEY_FIELDS = ("task", "id", "prompt_id", "prompt_hash")
-_TEXT_FIELDS = (*_KEY_FIELDS, "method", "metric")
+_FIELDS: Mapping[str, type] = {
+    **dict.fromkeys((*_KEY_FIELDS, "method", "metric"), str),
+    **{"score": float, "references": list, "options": list},
+}
 
 
 def tasks_of(results: Tree) -> dict[str, EvalTask]:
@@ -77,7 +80,8 @@ def own_samples(results: Tree, samples: Iterable[Sample], name: str) -> dict[Key
     own: dict[Key, Sample] = {}
     scores = collections.defaultdict(list)
     for number, sample in enumerate(samples, start=2):
-        _check_sample(sample, f"{name}: {samples_files.FILE_NAME}, line {number}")
+        where = f"{name}: {samples_files.FILE_NAME}, line {number}"
+        samples_files.check_fields(sample, _FIELDS, where)
         task = tasks.get(sample["task"])
         if task is None or sample["method"] != _method(method, task, sample):
             continue
@@ -119,17 +123,6 @@ def _leaves(results: Tree) -> dict[str, Tree]:
         for name, row in inner["tasks"].items()
         for member, leaf in row.get("subtasks", {name: row}).items()
     }
-
-
-def _check_sample(sample: Any, where: str) -> None:
-    if not isinstance(sample, dict):
-        raise InputError(f"{where}: expected an object, found {type(sample).__name__}.")
-    kinds: dict[str, Any] = {**dict.fromkeys(_TEXT_FIELDS, str), "score": int | float}
-    kinds |= {"references": list, "options": list}
-    for field, kind in kinds.items():
-        if not isinstance(sample.get(field), kind):
-            shown = f"{sample[field]!r:.60}" if field in sample else "missing"
-            raise InputError(f"{where}: field '{field}' is {shown}. Evaluate again.")
 
 
 def pair(

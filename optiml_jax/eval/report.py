@@ -18,7 +18,7 @@ from typing import Any
 
 from optiml_jax.bench import splits
 from optiml_jax.errors import InputError
-from optiml_jax.eval import aggregation, comparison, report_run, report_samples
+from optiml_jax.eval import aggregation, comparison, pairs, report_run, report_samples
 from optiml_jax.eval import samples as samples_files
 
 BASELINES = ("majority", "copy_input", "copy_demonstration")
@@ -215,8 +215,7 @@ def _read_samples(path: pathlib.Path) -> list[dict[str, Any]] | None:
         return None
     rows = samples_files.read_samples(file)[1]
     for number, row in enumerate(rows, start=2):
-        if missing := [name for name in report_samples.FIELDS if name not in row]:
-            raise InputError(f"{file}, line {number}: field '{missing[0]}' is missing.")
+        samples_files.check_fields(row, report_samples.FIELDS, f"{file}, line {number}")
     return rows
 
 
@@ -240,7 +239,7 @@ def _notes(
                 f"{len(other):,} tasks were scored on different numbers of instances in the two"
                 " evaluations."
             )
-        settings = [{"shots": tree["shots"], **tree.get("settings", {})} for tree in trees]
+        settings = [{"shots": tree["shots"], **pairs.settings_of(tree)} for tree in trees]
         for name in sorted({*settings[0], *settings[1]} - {"max_examples_per_task"}):
             one, two = (values.get(name, "not told") for values in settings)
             if one != two and not name.endswith("_batch_size"):
@@ -281,7 +280,7 @@ def _describe(
         "suite": tree["suite"],
         "split": tree.get("split", ""),
         "shots": tree["shots"],
-        "settings": dict(tree.get("settings", {})),
+        "settings": dict(pairs.settings_of(tree)),
         "num_samples": None if samples is None else len(samples),
         "date": f"{when:%Y-%m-%d %H:%M} UTC",
         "config": report_run.read_config(path),

@@ -64,9 +64,7 @@ def read_run(model_dir: str | os.PathLike[str]) -> dict[str, Any]:
             " Give the MODEL_DIR of `optiml train`."
         )
     lines = metrics_writer.read_metrics(folder)
-    loss = [
-        [line["step"], line["loss"]] for line in lines if math.isfinite(line.get("loss", math.nan))
-    ]
+    loss = [[line["step"], line["loss"]] for line in lines if _is_number(line.get("loss"))]
     suites = {}
     for suite in sorted(path for path in folder.glob("eval/*") if path.is_dir()):
         found = [p for p in suite.glob(f"*/{aggregation.FILE_NAME}") if p.parent.name.isdigit()]
@@ -75,6 +73,10 @@ def read_run(model_dir: str | os.PathLike[str]) -> dict[str, Any]:
         if points:
             suites[suite.name] = points
     return {"model_dir": str(folder), "config": config, "loss": loss, "suites": suites}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _point(tree: Mapping[str, Any]) -> dict[str, Any]:

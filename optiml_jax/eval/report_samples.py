@@ -10,7 +10,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-FIELDS = ("task", "id", "prompt_id", "source", "references", "prediction", "score")
+FIELDS: Mapping[str, type] = {
+    **dict.fromkeys(("task", "id", "prompt_id", "source", "prediction"), str),
+    **{"references": list, "options": list, "score": float},
+}
 """What a line of samples.jsonl must hold to be shown."""
 
 MAX_BYTES = 1_900_000
@@ -109,8 +112,8 @@ def _row(pair: Sequence[Mapping[str, Any] | None], length: int) -> dict[str, Any
         "source": shorten(one["source"], length),
         "references": [shorten(text, length // 3) for text in one["references"][:4]],
         "more_references": max(0, len(one["references"]) - 4),
-        "options": [shorten(text, length // 6) for text in one.get("options", ())[:12]],
-        "more_options": max(0, len(one.get("options", ())) - 12),
+        "options": [shorten(text, length // 6) for text in one["options"][:12]],
+        "more_options": max(0, len(one["options"]) - 12),
         "answers": [
             {
                 "text": shorten(sample["prediction"], length // 3),

@@ -8,6 +8,7 @@ lines with one key the later one counts (an answer that was scored anew).
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -126,6 +127,24 @@ def writing(path: pathlib.Path) -> Iterator[None]:
         ) from error
 
 
+def check_fields(sample: Mapping[str, Any], kinds: Mapping[str, type], where: str) -> None:
+    """Checks what a reader of samples needs of one: texts, lists of texts, numbers.
+
+    Raises:
+        InputError: names the field.
+    """
+    for field, kind in kinds.items():
+        value = sample.get(field)
+        fits = isinstance(value, int | float if kind is float else kind)
+        if kind is list:
+            fits = fits and all(isinstance(text, str) for text in sample[field])
+        if kind is float:
+            fits = fits and not isinstance(value, bool) and math.isfinite(sample[field])
+        if not fits:
+            shown = f"{value!r:.60}" if field in sample else "missing"
+            raise InputError(f"{where}: field '{field}' is {shown}. Evaluate again.")
+
+
 def read_samples(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The header and the samples of a file, in the order of its lines, each key once.
 
@@ -148,7 +167,7 @@ def read_samples(path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[dic
             if not isinstance(row, dict) or "fingerprint" not in row:
                 raise InputError(f"{path}, line 1: not the header of an evaluation.")
             header = row
-        elif not isinstance(row, dict):
+        elif not isinstance(row, dict) or not isinstance(row.get("key", ""), str):
             raise InputError(
                 f"{path}, line {number}: not a sample of an evaluation: {line[:60]!r}."
             )

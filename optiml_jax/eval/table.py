@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from rich import box, console, table
+from rich import box, console, markup, table
 
 from optiml_jax.eval import baselines
 
@@ -34,7 +34,7 @@ def show(results: Mapping[str, Any], stream: TextIO | None = None, tasks: bool =
         terminal = console.Console(file=out)
         terminal.print(make_table(results, tasks, terminal.width))
         for note in _notes(results):
-            terminal.print(note, style="dim", highlight=False)
+            terminal.print(note, style="dim", highlight=False, markup=False)
     else:
         out.write(plain_text(results, tasks) + "\n")
 
@@ -66,7 +66,8 @@ def show_comparison(
             headings = (headings[0], *headings[3:])
             rows = [(*row[:2], *row[4:]) for row in rows]
         terminal.print(rich_table(_comparison_caption(tree), headings, rows))
-        terminal.print(_comparison_notes(tree, tasks), style="dim", highlight=False)
+        notes = _comparison_notes(tree, tasks)
+        terminal.print(notes, style="dim", highlight=False, markup=False)
     else:
         lines = align([headings, *([*values] for _, *values in rows)])
         told = [_comparison_caption(tree), *lines, _comparison_notes(tree, tasks)]
@@ -103,13 +104,19 @@ def make_table(
 
 def rich_table(title: str, headings: Sequence[str], rows: Iterable[Row]) -> table.Table:
     """A table for a terminal of rows (depth, name, values...)."""
-    made = table.Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    made = table.Table(
+        box=box.SIMPLE_HEAD,
+        # Users' names may hold what rich would take for markup.
+        title=markup.escape(title),
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+    )
     made.add_column(headings[0], overflow="fold")
     for heading in headings[1:]:
         side = "left" if heading == BASELINE_HEADING else "right"
         made.add_column(heading, justify=side, no_wrap=True)
     for depth, *values in rows:
-        made.add_row(*values, style=_STYLES[depth])
+        made.add_row(*map(markup.escape, values), style=_STYLES[depth])
     return made
 
 

@@ -8,6 +8,7 @@ Exit codes: 0 done; 2 bad usage or bad input; 75 preempted after a saved checkpo
 command again); 130 stopped by Ctrl-C; 141 the reader of a pipe left before the command was done.
 """
 
+import argparse
 import contextlib
 import os
 import shlex
@@ -45,6 +46,9 @@ COMMANDS = {
     "completion": completion,
     "report": report,
 }
+
+PATHS = (*completion.FOLDERS, "FILE")
+"""Metavars of flags whose values are files or folders."""
 
 DESCRIPTION = """\
 OPT-IML in JAX: instruction meta-learning from task files to scores at three levels of
@@ -88,6 +92,7 @@ def main(argv: Sequence[str]) -> int:
         args, extra = parser.parse_known_args(others)
         args.parser.check_flags(extra)
         stopped = args.stopped
+        _check_paths(args)
         if bindings and not hasattr(args, "gin_file"):
             raise InputError(f"{prog} reads no gin configuration, got --gin.{bindings[0][0]}.")
         args.gin = bindings
@@ -110,6 +115,16 @@ def main(argv: Sequence[str]) -> int:
         return 0 if shows else EXIT_BROKEN_PIPE
     except SystemExit as error:  # argparse, after --help and --version
         return int(error.code or 0)
+
+
+def _check_paths(args: argparse.Namespace) -> None:
+    """Refuses empty names of files and folders: they would stand for the working directory."""
+    for action in args.parser._actions:
+        value = getattr(args, action.dest, None)
+        is_path = action.option_strings and action.metavar in PATHS
+        if is_path and isinstance(value, str) and not value.strip():
+            flag = action.option_strings[-1]
+            raise InputError(f"{flag} is {value!r}, expected the name of a file or folder.")
 
 
 def entry() -> None:

@@ -7,8 +7,10 @@ it was stopped, and so does the demo.
 
 import argparse
 import dataclasses
+import json
 import pathlib
 import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +50,7 @@ class Size:
 
 
 FULL = Size(1000, 1300, 20, 4, 3)
-QUICK = Size(100, 100, 3, 1, 1)
+QUICK = Size(60, 60, 2, 1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +99,39 @@ def run(args: argparse.Namespace) -> int:
     for number, stage in enumerate(planned, start=1):
         minutes = (time.monotonic() - began) / 60
         print(f"\n[{number}/{len(planned)}] {stage.title}  ({minutes:.1f} min so far)")
-        print(f"    {shlex.join(['optiml', *stage.command])}\n", flush=True)
+        print(f"{shown(stage.command)}\n", flush=True)
         code = cli.main(stage.command)
         if code:
+            # The command has told why, and how it goes on by itself.
+            print(
+                f"optiml demo: stopped in stage {number} of {len(planned)}. To go on:"
+                f" {args.command_line}",
+                file=sys.stderr,
+            )
             return code
-    _conclude(folder, time.monotonic() - began)
+    _conclude(folder, time.monotonic() - began, args.quick)
     return 0
+
+
+def shown(command: Sequence[str]) -> str:
+    """A command as one would type it: quoted, and broken into lines of at most 96 characters.
+
+    Example:
+        ["train", "--gin.STORE='s'"] is `    optiml train --gin.STORE="'s'"`.
+    """
+    lines, line = [], "    optiml"
+    for argument in command:
+        word = argument
+        if shlex.quote(argument) != argument:
+            name, equals, value = argument.rpartition("=") if argument[:2] == "--" else ("", "", "")
+            word = f'{name}{equals}"{value}"' if equals else f'"{argument}"'
+            if any(character in argument for character in '"$`\\!'):
+                word = shlex.quote(argument)
+        if len(line) + 1 + len(word) > 94:
+            lines.append(f"{line} \\")
+            line = "       "
+        line += f" {word}"
+    return "\n".join([*lines, line])
 
 
 def stages(folder: pathlib.Path, size: Size) -> list[Stage]:
@@ -135,7 +164,7 @@ def stages(folder: pathlib.Path, size: Size) -> list[Stage]:
                 f"--gin.MODEL_DIR={str(base)!r}",
                 "--gin.MIXTURE_OR_TASK_NAME='replay'",
                 "--gin.DROPOUT_RATE=0.0",
-                f"--gin.TRAIN_STEPS={size.pretrain_steps}",
+                *_length(size.pretrain_steps),
                 "--gin.LOG_PERIOD=20",
                 "--gin.SAVE_PERIOD=200",
             ),
@@ -149,7 +178,7 @@ def stages(folder: pathlib.Path, size: Size) -> list[Stage]:
                 f"--gin.MODEL_DIR={str(tuned)!r}",
                 f"--gin.INITIAL_CHECKPOINT_PATH={str(base)!r}",
                 "--gin.DROPOUT_RATE=0.0",
-                f"--gin.TRAIN_STEPS={size.tune_steps}",
+                *_length(size.tune_steps),
                 "--gin.LOG_PERIOD=20",
                 "--gin.SAVE_PERIOD=250",
                 f"--gin.EVAL_PERIOD={size.tune_steps // size.curve_points}",
@@ -164,10 +193,14 @@ def stages(folder: pathlib.Path, size: Size) -> list[Stage]:
             (
                 *("report", str(before), str(after), f"--run={tuned}"),
                 f"--out={folder / 'report.html'}",
-                "--title=OPT-IML in minutes: the mini benchmark",
+                "--title=OPT-IML in minutes, on the mini benchmark",
             ),
         ),
     ]
+
+
+def _length(steps: int) -> tuple[str, str]:
+    return f"--gin.TRAIN_STEPS={steps}", f"--gin.WARMUP_STEPS={min(30, steps // 2)}"
 
 
 def _check_folder(folder: pathlib.Path, size: Size) -> None:
@@ -191,8 +224,6 @@ def _check_folder(folder: pathlib.Path, size: Size) -> None:
 
 
 def _check_size(path: pathlib.Path, size: Size) -> None:
-    import json
-
     wanted = json.dumps(dataclasses.asdict(size))
     if not path.exists():
         path.write_text(wanted + "\n", "utf-8")
@@ -203,7 +234,7 @@ def _check_size(path: pathlib.Path, size: Size) -> None:
         )
 
 
-def _conclude(folder: pathlib.Path, seconds: float) -> None:
+def _conclude(folder: pathlib.Path, seconds: float, quick: bool) -> None:
     """Prints the three levels before and after, what was written, and what to try next."""
     from optiml_jax.eval import aggregation, baselines
 
@@ -212,6 +243,11 @@ def _conclude(folder: pathlib.Path, seconds: float) -> None:
     print(f"\nDone in {seconds / 60:.1f} minutes.\n")
     for line in level_table(before, after, baselines.best_baseline):
         print(line)
+    if quick:
+        print(
+            "\nThese few steps teach the form of answers, not the answers: below the baselines is"
+            "\nwhere this model belongs. `optiml demo` trains long enough to rise above them."
+        )
     store = folder / "store"
     print(f"""
 Open {folder / "report.html"} in a browser: every score, the samples behind it, learning curves.
@@ -223,7 +259,7 @@ Try next:
   optiml inspect --store={store} --mixture
   optiml compare {folder / "before"} {folder / "after"} --tasks
   optiml prepare super_natural_instructions --data_dir=DIR --out=STORE
-The commands above, each between the stages, are all that the demo did: change one and run it.""")
+or one of the commands above, changed: they are all that the demo did.""")
 
 
 def level_table(before: Mapping[str, Any], after: Mapping[str, Any], best: Any) -> list[str]:

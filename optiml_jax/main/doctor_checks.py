@@ -101,8 +101,12 @@ def _available_memory() -> int | None:
 def _folder(folder: pathlib.Path) -> list[Finding]:
     """Disk and permission of a folder, or of the nearest one above it that exists."""
     existing = folder.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    try:
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+    except OSError as error:
+        found = f"'{folder}' cannot be looked at ({error.strerror})"
+        return [Finding("problem", "folder", found, "Give another folder with --dir.")]
     where = f"{existing}" + ("" if existing == folder.absolute() else f" ('{folder}' is not there)")
     if not existing.is_dir():
         return [Finding("problem", "folder", f"{existing} is a file", "Give a folder with --dir.")]

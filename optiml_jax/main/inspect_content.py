@@ -43,7 +43,8 @@ class Filters:
     @property
     def given(self) -> dict[str, str]:
         """The filters that are set, by name."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+        filters = dataclasses.asdict(self).items()
+        return {name: value for name, value in filters if value is not None}
 
     def apply(
         self, items: Iterable[T], describe: Callable[[T], Mapping[str, Any]], where: str

@@ -153,6 +153,13 @@ def run(args: argparse.Namespace) -> int:
         f" {result.tasks_removed:,} removed; {result.seconds:.1f} s"
         + (f" ({len(notes)} notes above on what was left out)" if notes else "")
     )
+    if result.tasks_behind:
+        print(
+            f"note: {result.tasks_behind:,} stored tasks of other runs lack a view of"
+            f" --shots={','.join(map(str, render.shots))} and have no records there until they are"
+            " prepared too.",
+            file=sys.stderr,
+        )
     if own is not None:
         print(user_tasks.describe(store_lib.open_store(args.out), own.own))
     return 0

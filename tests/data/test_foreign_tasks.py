@@ -345,6 +345,11 @@ BAD_TASKS = [
         "the answer '0 again' is not among the options ['yes', 'no'].",
     ),
     (
+        {"rows": {"test": [("q", "yes")]}},
+        {"metric": "accuracy", "options": ("yes", " ")},
+        "task 'mine', split 'test', example 0: an option has no text: ['yes', ' '].",
+    ),
+    (
         {"steps": [broken]},
         {},
         "task 'mine', split 'train': SeqIO cannot read it: ValueError: first",

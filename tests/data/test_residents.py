@@ -69,6 +69,14 @@ def test_levels_follow_the_store(vocabulary, tmp_path):
     assert result.tasks_rendered == 0
 
 
+def test_text_alone_trains_no_category(vocabulary, tmp_path):
+    """Text without inputs, a user's or a benchmark's, teaches none of the category's tasks."""
+    text, placed = own_task("text")
+    text = (text, dataclasses.replace(placed, level=""))
+    store = write(tmp_path, vocabulary, text, own_task("asked", role="test"))
+    assert levels(store) == {"text": "", "asked": "fully_held_out"}
+
+
 MESSAGE = (
     "task 'mine' trains on the category 'Question Answering', which the store's split holds out"
     " fully: 'made__task001_made' would no longer be fully held out. Give 'mine' its true category"
@@ -175,6 +183,7 @@ def test_mixtures_live_as_long_as_their_tasks(vocabulary, mixed):
     [
         ({"made": {"mine": 1.0}}, "mixture 'made' has the name of a task or benchmark"),
         ({"mine": {"mine": 1.0}}, "mixture 'mine' has the name of a task or benchmark"),
+        ({"opt_iml": {"mine": 1.0}}, "mixture 'opt_iml' has the name of a task or benchmark"),
         ({"new": {"mone": 1.0}}, "mixture 'new': unknown task 'mone'. Did you mean 'mine'?"),
     ],
 )

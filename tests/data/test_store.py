@@ -404,3 +404,23 @@ def test_store_opens_from_another_directory(built, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     relative = pathlib.Path(os.path.relpath(built))
     assert store_lib.open_store(relative).tasks
+
+
+def test_views_that_went_come_back(tmp_path, vocabulary):
+    """A view that another benchmark's run left out has its records again when it is asked for."""
+    mine, other = [make_task(n, 20, "mine") for n in range(3)], [make_task(5, 20, "other")]
+    held_out = {mine[0].spec.name}
+    shots = prepare.PrepareConfig(render=rendering.RenderConfig(shots=(1,)), num_shards=3)
+    out = tmp_path / "store"
+    build(out, mine, vocabulary, held_out=held_out)
+    before = list(store_lib.open_store(out).eval_records("eval_0shot"))
+    result = build(out, other, vocabulary, shots)
+    assert result.tasks_behind == 3
+    store = store_lib.open_store(out, verify=True)
+    assert [t.num_eval for t in store.tasks if t.spec.benchmark == "mine"] == [0, 0, 0]
+    assert build(out, other, vocabulary, shots).tasks_behind == 3
+    result = build(out, mine, vocabulary, held_out=held_out)
+    assert (result.tasks_rendered, result.tasks_behind) == (3, 1)
+    store = store_lib.open_store(out, verify=True)
+    names = [task.spec.name for task in mine]
+    assert list(store.eval_records("eval_0shot", names)) == before

@@ -76,9 +76,17 @@ def test_a_file_with_the_name_of_another_module_hides_nothing(tmp_path):
     assert sys.modules["json"] is json
 
 
+def test_a_file_whose_name_has_a_dot(tmp_path):
+    write(tmp_path / "own.tasks.py", "MINE = True")
+    first, second = user_modules.load_modules("own.tasks.py,./own.tasks.py")
+    assert first.MINE
+    assert first is second
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
+        ("~no_such_user/own_module.py", "module file '~no_such_user/own_module.py' does not exist"),
         ("own_modul", "was found neither in the working directory '"),
         ("own_modul", "Did you mean 'own_module'? Give a name that Python can import, or a path"),
         (
@@ -159,6 +167,8 @@ def test_the_table(tmp_path):
         ({"a": {"role": "excluded"}}, "unknown role 'excluded'."),
         ({"a": {"options": "xy"}}, "OPTIML['a']['options'] is 'xy', expected a list of texts."),
         ({"a": {"version": 1.5}}, "OPTIML['a']['version'] is 1.5, expected some text."),
+        ({1: {}}, "own_table.py: OPTIML has the key 1, expected the name of a task."),
+        ({"a": {1: "x"}}, "OPTIML['a'] has the key 1, expected the name of a field."),
         ({"a": {"benchmark": "my own"}}, "expected letters, digits and underscores: 'my_own'."),
     ],
 )

@@ -226,6 +226,13 @@ MMLU = ("levels", "partially_supervised", "categories", "MMLU", "tasks", "mmlu")
             change([*MMLU, "subtasks", "b__law", "metric"], None),
             "b__law: field 'metric' is missing",
         ),
+        (change(["num_truncated"], "3"), "field 'num_truncated' is '3', expected int"),
+        (change(["split"], 3), "field 'split' is 3, expected str"),
+        (change([*MMLU, "subtasks", "b__law", "metrics"], 3), "b__law: field 'metrics' is 3"),
+        (
+            change([*MMLU, "subtasks", "b__law", "metrics"], {"rouge_l": "x"}),
+            "b__law.metrics: field 'rouge_l' is 'x', expected a number from 0 to 100",
+        ),
         (
             lambda r: r["levels"].update(held_out=r["levels"].pop("fully_held_out")),
             "fully_held_out",

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 
 import pytest
 
@@ -388,6 +389,53 @@ def test_a_sample_without_a_field(case, tmp_path):
     (tmp_path / "samples.jsonl").write_text('{"fingerprint": ""}\n{"task": "a", "id": "1"}\n')
     with pytest.raises(InputError, match=r"samples\.jsonl, line 2: field 'prompt_id' is missing"):
         report.gather([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("score", "high"),
+        ("score", None),
+        ("score", float("nan")),
+        ("references", None),
+        ("references", [1]),
+        ("options", [3]),
+        ("source", None),
+        ("prediction", 5),
+        ("task", 3),
+    ],
+)
+def test_a_sample_with_another_kind_of_value(case, tmp_path, field, value):
+    """As `compare` says it, not as Python does."""
+    after = shutil.copytree(case / "after", tmp_path / "after")
+    text = (after / "samples.jsonl").read_text("utf-8")
+    lines = [json.loads(line) for line in text.split("\n") if line]
+    lines[3][field] = value
+    (after / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=rf"samples\.jsonl, line 4: field '{field}' is "):
+        report.gather([after])
+    if field in ("source", "prediction"):  # which `compare` does not read
+        return
+    one, two = comparison.load(case / "before"), comparison.load(after)
+    with pytest.raises(InputError, match=rf"samples\.jsonl, line 4: field '{field}' is "):
+        comparison.compare(one.results, two.results, one.samples, two.samples)
+
+
+@pytest.mark.parametrize("settings", [None, [], "absent"])
+def test_results_of_other_tools_need_no_settings(case, tmp_path, settings):
+    results = json.loads((case / "after" / "results.json").read_text())
+    results["settings"] = settings
+    if settings == "absent":
+        del results["settings"]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert report.gather([tmp_path])["evaluations"][0]["settings"] == {}
+    assert report.gather([case / "before", tmp_path])["notes"]
+
+
+def test_losses_that_are_no_numbers_are_left_out(case, tmp_path):
+    lines = ({"step": 1, "loss": None}, {"step": 2, "loss": "x"}, {"step": 3, "loss": 2.0})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert report.gather([case / "after"], model_dir=tmp_path)["run"]["loss"] == [[3, 2.0]]
 
 
 def test_a_folder_that_is_no_run(case, tmp_path):

@@ -94,6 +94,31 @@ def test_a_terminal_gets_colours(results):
     assert "\x1b[" in stream.getvalue()
 
 
+@pytest.mark.parametrize("name", ["Odd [/x] name", "[bold]", "[link=x]"])
+def test_names_are_text_not_markup(comparison, name, monkeypatch):
+    """A user's category, or the folder of a model, may have any character."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    node = {"score": 1.0, "ci": None, "n": 2, "before": 1.0, "after": 1.0, "difference": 0.0}
+    node |= {"p": 1.0, "categories": {name: {"score": 1.0, "ci": None, "n": 2, "tasks": {}}}}
+    level = {"fully_held_out": {**node, "categories": {name: {**node, "tasks": {}}}}}
+    results = {"model": f"runs/{name}", "step": 1, "suite": "s", "shots": 0}
+    results |= {"overall": node, "levels": level, "num_truncated": 1}
+    side = {"model": f"runs/{name}", "step": 1, "num_left_out": 0}
+    settings = {"normalization": [name, "none"]}
+    tree = {**comparison, "before": side, "after": side, "settings": settings, "levels": level}
+    for show, shown in ((table.show, results), (table.show_comparison, tree)):
+        stream = Terminal()
+        show(shown, stream)
+        text = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())
+        assert f"runs/{name}" in text
+        assert f"  {name} " in text
+
+
 @pytest.mark.parametrize("width", [40, 71, 120])
 def test_numbers_stay_whole_in_a_narrow_terminal(with_baselines, width):
     stream = io.StringIO()

@@ -74,6 +74,13 @@ def test_a_folder_to_be_made_is_judged_by_the_one_above(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_whose_name_cannot_be(tmp_path):
+    checked = doctor_checks.check_machine(str(tmp_path / ("a" * 300)))
+    (found,) = (one for one in checked if one.name == "folder")
+    assert found.status == "problem"
+    assert "File name too long" in found.found
+
+
 def test_a_file_is_no_folder_for_runs(tmp_path):
     (tmp_path / "file").write_text("")
     (found,) = (

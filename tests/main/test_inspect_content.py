@@ -59,6 +59,7 @@ def test_filters_combine(store):
     ("filters", "message"),
     [
         (Filters(benchmark="flam"), "unknown benchmark 'flam'. Did you mean 'flan'?"),
+        (Filters(benchmark=""), "unknown benchmark ''. Known: "),
         (Filters(category="Translator"), "unknown category 'Translator'. Did you mean 'Transl"),
         (Filters(level="held_out"), "unknown level 'held_out'. Did you mean 'fully_held_out'?"),
         (Filters(role="tset"), "unknown role 'tset'. Did you mean 'test'?"),

@@ -173,8 +173,12 @@ def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
     where = f"mixture '{mixture.name}': the rate of '{task.name}'"
     try:
         rate = float(mixture.get_rate(task))
-    except ZeroDivisionError:
-        raise InputError(f"{where}: the rates of a mixture inside it are all 0.") from None
+    except ZeroDivisionError as error:
+        # SeqIO's own division, or one in a function of the user's.
+        raise InputError(
+            f"{where} cannot be computed: {seqio_text.told(error)}. Are the rates of a mixture"
+            " inside it all 0?"
+        ) from error
     except Exception as error:
         raise InputError(
             f"{where} cannot be computed: {seqio_text.told(error)}. A rate that counts examples"

@@ -248,15 +248,18 @@ def _old_store(
         "num_shards": (index["num_shards"], config.num_shards),
         "max_tokens": (index["max_tokens"], config.max_tokens),
         "num_renderings": (index["num_renderings"], config.render.num_renderings),
-        "split": (index["split"], config.render.split),
     }
+    old = store_lib.Store(folder, index)
+    # No split places users' own tasks.
+    if any(task.spec.instruction_kind != residents.KIND for task in old.tasks):
+        expected["split"] = (index["split"], config.render.split)
     for name, (found, wanted) in expected.items():
         if found != wanted:
             raise InputError(
                 f"store '{folder}' was made with {name} {str(found)[:16]}, this run has"
                 f" {str(wanted)[:16]}. Use the same, or give a new --out."
             )
-    return store_lib.Store(folder, index)
+    return old
 
 
 def _token_dtype(vocabulary: vocabularies.Vocabulary) -> str:

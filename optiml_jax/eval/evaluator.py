@@ -172,15 +172,9 @@ def evaluate(
     questions = plan(records, tasks, config)
     if any(q.method == "generate" for q in questions):
         decoding.check_room(model.config, config.max_new_tokens, len(model.prompt_prefix))
-    header = {
-        "model": model_name,
-        "step": step,
-        "suite": suite,
-        "fingerprint": model.fingerprint,
-        "settings": config.answer_settings(),
-    }
+    header = {"model": model_name, "step": step, "suite": suite}
     is_first = jax.process_index() == 0
-    file = samples_files.SamplesFile(directory, header, writable=is_first)
+    file = open_samples(model, config, directory, header, writable=is_first)
     if jax.process_count() > 1:
         # Every process must have read the file before the first one adds to it.
         multihost_utils.sync_global_devices("evaluation: samples read")
@@ -207,6 +201,25 @@ def evaluate(
     if is_first:
         aggregation.write_results(directory, results)
     return results
+
+
+def open_samples(
+    model: engine.Engine,
+    config: EvalConfig,
+    directory: str | os.PathLike[str],
+    header: Mapping[str, Any] | None = None,
+    writable: bool = False,
+) -> samples_files.SamplesFile:
+    """The samples of a folder, for an evaluation of this model that goes on there.
+
+    Args:
+        header: what a new file tells people beside what decides its answers.
+
+    Raises:
+        InputError: the folder holds another evaluation, or a damaged file.
+    """
+    decisive = {"fingerprint": model.fingerprint, "settings": config.answer_settings()}
+    return samples_files.SamplesFile(directory, {**(header or {}), **decisive}, writable)
 
 
 def plan(

@@ -18,10 +18,9 @@ from typing import Any
 
 from optiml_jax.bench import splits
 from optiml_jax.errors import InputError
-from optiml_jax.eval import aggregation, comparison, pairs, report_run, report_samples
+from optiml_jax.eval import aggregation, baselines, comparison, pairs, report_run, report_samples
 from optiml_jax.eval import samples as samples_files
 
-BASELINES = ("majority", "copy_input", "copy_demonstration")
 ROLES = (("score",), ("before", "after"))
 """Names of one evaluation, and of two; also the sort keys of the page's address."""
 
@@ -127,8 +126,8 @@ def _node(
 ) -> dict[str, Any]:
     present = [node for node in nodes if node]
     last = present[-1]
-    baselines = next((n["baselines"] for n in reversed(present) if n.get("baselines")), {})
-    known = [b for b in BASELINES if b in baselines]
+    found = next((n["baselines"] for n in reversed(present) if n.get("baselines")), {})
+    known = [name for name in baselines.BASELINES if name in found]
     return {
         "kind": kind,
         "name": name,
@@ -144,8 +143,8 @@ def _node(
         "difference": nodes[1]["score"] - nodes[0]["score"] if len(present) == 2 else None,  # type: ignore[index]
         "difference_ci": None,
         "p": None,
-        "baselines": {b: _score(baselines[b]) for b in known},
-        "best": max(known, key=lambda b: baselines[b]["score"], default=None),
+        "baselines": {name: _score(found[name]) for name in known},
+        "best": max(known, key=lambda name: found[name]["score"], default=None),
     }
 
 

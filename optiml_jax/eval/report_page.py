@@ -105,12 +105,12 @@ def render(content: Mapping[str, Any]) -> str:
         groups=groups,
         headline=headline(groups),
         num_tasks=len(tasks),
-        num_categories=sum(row["kind"] == "category" for row in rows),
+        num_categories=len({row["category"] for row in rows if row["category"]}),
         levels=[level for level in splits.LEVELS if any(r["level"] == level for r in rows)],
         categories=sorted({row["category"] for row in rows if row["category"]}),
         benchmarks=sorted({row["benchmark"] for row in tasks}),
         has_baselines=any(row["baselines"] for row in rows),
-        panels=panels(content["run"]) if content["run"] else [],
+        panels=panels(content["run"], content["evaluations"][-1], groups) if content["run"] else [],
         details=embed(_details(tasks, content["samples"])),
     )
 
@@ -236,20 +236,31 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 
 
-def panels(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Small line charts of a run: a score for each level and suite, and the training loss."""
+def panels(
+    run: Mapping[str, Any], evaluation: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Small line charts of a run: a score for each level and suite, and the training loss.
+
+    A chart's baseline is that of the evaluation shown where suite, split and shots are the same:
+    majority is counted on the evaluated instances, and of the few evaluated while training it is
+    inflated (of three, any answer that stands twice scores 67). Elsewhere there is none.
+    """
+    shown = {row["name"]: row["baselines"][row["best"]]["score"] for row in groups if row["best"]}
     made = []
     for suite, points in run["suites"].items():
         names = [name for name in LEVELS if any(name in point for point in points)]
         found = [point[name] for point in points for name in names if name in point]
-        high = max(max((n["ci"] or [0, n["score"]])[1], n["floor"] or 0) for n in found)
+        fields = ("suite", "split", "shots")
+        is_same = all(points[-1][field] == evaluation[field] for field in fields)
+        floors = shown if is_same else {}
+        high = max((n["ci"] or [0, n["score"]])[1] for n in found)
+        high = max(high, *(floors.get(name, 0.0) for name in names))
         ticks = nice_ticks(0, min(100.0, max(10.0, high)), 4)
         for name in names:
             own = [(p["step"], p[name]) for p in points if name in p]
             series = [(s, n["score"], *(n["ci"] or [n["score"]] * 2)) for s, n in own]
             note = f"{suite}, n = {own[-1][1]['n']:,}"
-            floor = own[-1][1]["floor"]
-            made.append(_panel(LEVELS[name][0], note, series, ticks, "score", floor))
+            made.append(_panel(LEVELS[name][0], note, series, ticks, "score", floors.get(name)))
     if run["loss"]:
         series = [(step, loss, loss, loss) for step, loss in _thin(run["loss"])]
         losses = [loss for _, loss in run["loss"]]

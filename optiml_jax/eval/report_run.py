@@ -82,12 +82,9 @@ def _is_number(value: Any) -> bool:
 def _point(tree: Mapping[str, Any]) -> dict[str, Any]:
     nodes = {"overall": tree["overall"], **tree["levels"]}
     fields = ("score", "ci", "n")
-    return {"step": tree["step"]} | {
-        name: {
-            **{field: node[field] for field in fields},
-            "floor": max((b["score"] for b in node.get("baselines", {}).values()), default=None),
-        }
-        for name, node in nodes.items()
+    place = {"suite": tree["suite"], "split": tree.get("split", ""), "shots": tree["shots"]}
+    return {"step": tree["step"], **place} | {
+        name: {field: node[field] for field in fields} for name, node in nodes.items()
     }
 
 

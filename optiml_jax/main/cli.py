@@ -54,6 +54,7 @@ DESCRIPTION = """\
 OPT-IML in JAX: instruction meta-learning from task files to scores at three levels of
 generalization.
 
+  optiml demo
   optiml prepare super_natural_instructions --data_dir=DIR --out=STORE
   optiml train --gin_file=models/opt_tiny.gin --gin_file=runs/finetune.gin ...
   optiml eval --gin_file=models/opt_tiny.gin --gin_file=runs/eval.gin ...

@@ -156,6 +156,11 @@ def run(job: EvalJob, parts: Parts, config_text: str, command_line: str) -> int:
         if is_first:
             directory.mkdir(parents=True, exist_ok=True)
         _, params, step = checkpoints.load_params(job.checkpoint_path, parts.mesh)
+        model = engine.Engine(
+            job.model, params, parts.vocabulary, prompt_prefix(parts.card), parts.mesh
+        )
+        # A refused evaluation must leave the config.gin of the results that are there.
+        evaluator.open_samples(model, job.evaluation, directory)
         if is_first:
             run_record.write_config(directory, config_text, command_line)
     except OSError as error:
@@ -163,9 +168,6 @@ def run(job: EvalJob, parts: Parts, config_text: str, command_line: str) -> int:
             f"EVAL_OUTPUT_DIR '{directory}' cannot be written ({error.strerror}). Choose a folder "
             "that you may write to."
         ) from error
-    model = engine.Engine(
-        job.model, params, parts.vocabulary, prompt_prefix(parts.card), parts.mesh
-    )
     results = evaluator.evaluate(
         model,
         parts.records,

@@ -75,6 +75,12 @@ def _nothing_stored(
     if not chosen:
         told = ", ".join(f"--{name}" for name in filters.given)
         return InputError(f"--task={task} does not pass {told}. Leave one of the two out.")
+    if present := [one for one in chosen if one.role != "excluded"]:
+        return InputError(
+            f"store '{store.path}': there is no text of {len(present)} chosen task(s) (e.g."
+            f" '{present[0].name}', role {present[0].role}) in its views"
+            f" {', '.join(sorted(store.shards))}. Prepare them again with the --shots you want."
+        )
     return InputError(
         f"store '{store.path}': there is no text of {len(chosen)} chosen task(s), which the split"
         f" '{store.meta['split']}' excludes (e.g. '{chosen[0].name}': {chosen[0].reason})."

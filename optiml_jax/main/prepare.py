@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         return given if given is not None else kept.get(name, default)
 
     render = rendering.RenderConfig(
-        split=setting(args.split, "split", benchmark.default_split),
+        split=args.split or user_tasks.placing_split(index) or benchmark.default_split,
         seed=setting(args.seed, "seed", 0),
         num_renderings=setting(args.renderings, "num_renderings", 1),
         shots=tuple(setting(_shots(args.shots), "shots", (0,))),

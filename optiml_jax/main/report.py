@@ -90,15 +90,14 @@ def run(args: argparse.Namespace) -> int:
 def find_mixture(model_dir: str | None, store: str | None) -> Any:
     """The shares of the mixture that a run or a store describes, as an `eval.report_run.Mixture`.
 
-    A store that a run names but that is not here is told in the page; one that was asked for with
-    --store must be there.
+    A store that a run names but that is not here, or no longer fits, is told in the page; one that
+    was asked for with --store must be right.
     """
-    from optiml_jax.data import mixing, summary
-    from optiml_jax.data import store as store_lib
+    from optiml_jax.data import mixing
     from optiml_jax.eval import report_run
 
     name, spec, origin = None, mixing.MixtureSpec(), "its default rates"
-    module = None
+    module, is_asked = None, store is not None
     if model_dir is not None and (pathlib.Path(model_dir) / report_run.CONFIG_NAME).is_file():
         config = pathlib.Path(model_dir) / report_run.CONFIG_NAME
         try:
@@ -116,6 +115,19 @@ def find_mixture(model_dir: str | None, store: str | None) -> Any:
             store = store or job.store
     if store is None:
         return report_run.Mixture()
+    try:
+        return _mixture_of(store, name, spec, module, origin)
+    except InputError as error:
+        if is_asked:
+            raise
+        return report_run.Mixture(note=f"Not known: {error}")
+
+
+def _mixture_of(store: str, name: str | None, spec: Any, module: Any, origin: str) -> Any:
+    from optiml_jax.data import store as store_lib
+    from optiml_jax.data import summary
+    from optiml_jax.eval import report_run
+
     opened = store_lib.open_store(store)
     if module is not None and name in opened.mixtures:
         origin = "the rates that it was prepared with"

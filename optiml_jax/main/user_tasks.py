@@ -91,7 +91,7 @@ def read(args: argparse.Namespace, index: Mapping[str, Any]) -> Found:
     stored = {row["spec"]["name"]: row["spec"]["benchmark"] for row in index.get("tasks", ())}
     _check_stored(bench, stored, args.out)
     sources = seqio_tasks.registered_sources(benchmarks - set(stored.values()))
-    split = _split_of(sources, args.split or index.get("split"))
+    split = _split_of(sources, args.split or placing_split(index))
     own = [
         foreign_tasks.read(task, declared.get(task.name, user_modules.Declaration()), args.skip_bad)
         for task in resolved.tasks.values()
@@ -108,8 +108,17 @@ def read(args: argparse.Namespace, index: Mapping[str, Any]) -> Found:
         },
         mixtures={name: resolved.rates} if resolved.is_mixture else {},
         own=[task.task.spec.name for task in own],
-        default_split=split or DEFAULT_SPLIT,
+        default_split=split or index.get("split", DEFAULT_SPLIT),
     )
+
+
+def placing_split(index: Mapping[str, Any]) -> str | None:
+    """The split by which a store's benchmarks are placed; None where it has users' tasks alone."""
+    from optiml_jax.data import residents
+
+    rows = index.get("tasks", ())
+    is_placed = any(row["spec"]["instruction_kind"] != residents.KIND for row in rows)
+    return index["split"] if is_placed else None
 
 
 def with_module(

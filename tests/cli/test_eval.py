@@ -35,6 +35,17 @@ def test_results_of_a_run(store, trained, tmp_path, capsys):
     assert f"CHECKPOINT_PATH = '{trained}'" in config
 
 
+def test_a_refused_evaluation_leaves_the_configuration(store, trained, tmp_path, capsys):
+    """config.gin stays that of the results beside it."""
+    out = tmp_path / "out"
+    few = ("--gin.EVAL_EXAMPLES=2", "--gin.ROLES=('test',)")
+    assert cli.main(evaluate(store, trained, out, *few)) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert cli.main(evaluate(store, trained, out, *few, "--gin.MAX_NEW_TOKENS=2")) == 2
+    assert "holds samples of another evaluation" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_a_step_and_a_role_can_be_chosen(store, trained, tmp_path):
     flags = ("--gin.ROLES=('test',)", "--gin.EVAL_EXAMPLES=3")
     step = trained / "checkpoints" / "2"

@@ -92,6 +92,34 @@ def test_a_run_whose_store_or_configuration_is_gone(evaluated, tmp_path):
     assert "is not a configuration of this version" in page
 
 
+@pytest.mark.parametrize(
+    ("macro", "value", "told"),
+    [
+        ("STORE", "damaged", "index.json: damaged"),
+        ("MIXTURE_OR_TASK_NAME", "was_there", "unknown mixture or task &#39;was_there&#39;"),
+    ],
+)
+def test_a_run_whose_store_became_another(complain, evaluated, tmp_path, macro, value, told):
+    """The scores are shown all the same; a store that is asked for has to be right."""
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "index.json").write_text('{"format"')
+    run = shutil.copytree(evaluated / "run", tmp_path / "run")
+    value = str(damaged) if value == "damaged" else value
+    lines = (run / "config.gin").read_text().splitlines(keepends=True)
+    changed = [
+        one if not one.startswith(f"{macro} =") else f"{macro} = {value!r}\n" for one in lines
+    ]
+    assert changed != lines
+    (run / "config.gin").write_text("".join(changed))
+    words = ("report", f"{evaluated / '2'}", f"--run={run}", f"--out={tmp_path / 'r.html'}")
+    assert cli.main(words) == 0
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "Not known: " in page
+    assert told in page
+    assert "index.json: damaged" in complain(*words, f"--store={damaged}")
+
+
 def test_bad_input(complain, evaluated, tmp_path):
     two = f"{evaluated / '2'}"
     assert "EVAL_DIR 'none' does not exist" in complain("report", "none")

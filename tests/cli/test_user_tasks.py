@@ -160,6 +160,23 @@ def test_a_mixture_brings_the_benchmark_whole(capsys, tmp_path):
     assert "0 tasks rendered, 3 taken over" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["super_natural_instructions", "own_mix"])
+def test_a_benchmark_that_joins_a_users_store_brings_its_split(store, name):
+    """Users' tasks are placed by no split: the one that stands there must not place a benchmark."""
+    assert prepare("own_a", "made", "--split=mini") == 0
+    assert prepare("own_b", "made") == 0
+    assert store_lib.open_store("made").meta["split"] == "mini"
+    if name == "own_mix":
+        assert prepare(name, "made") == 0
+    else:
+        command = ("prepare", name, f"--data_dir={store.parent / 'tasks'}", "--out=made")
+        assert cli.main(command) == 0
+    made = store_lib.open_store("made")
+    assert made.meta["split"] == "opt_iml"
+    assert made.by_name["super_natural_instructions__task002_made"].level == "fully_held_out"
+    assert prepare("own_b", "made", "--split=mini") == 2
+
+
 def test_seqio_streams_the_mixture_afterwards():
     """Our task and the user's, in the vocabulary that both are registered with."""
     assert prepare("own_mix", "made") == 0

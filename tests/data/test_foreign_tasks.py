@@ -402,7 +402,11 @@ def test_inputs_on_both_sides_are_told():
     [
         ("mone", "m: unknown SeqIO task or mixture 'mone'. Did you mean 'mine'?"),
         ("zeros", "mixture 'zeros': the rates of all its 1 tasks are 0."),
-        ("nested", "the rate of 'mine': the rates of a mixture inside it are all 0."),
+        (
+            "nested",
+            "the rate of 'mine' cannot be computed: ZeroDivisionError: float division by zero. Are"
+            " the rates of a mixture inside it all 0?",
+        ),
         ("negative", "mixture 'negative': the rate of 'mine' is -1.0, expected a finite number"),
         ("uncounted", "mixture 'uncounted': the rate of 'mine' cannot be computed: "),
     ],

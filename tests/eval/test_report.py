@@ -230,7 +230,7 @@ def test_scores_stand_in_the_html(page):
         "25.0 → 75.0",
         "+50.0",
         "baseline 25.0 (majority)",
-        "8 tasks, 5 categories, 85 answers, 0-shot",
+        "8 tasks, 4 categories, 85 answers, 0-shot",
         "Training loss",
         "optiml eval --gin_file=<x>",
         "abc123",
@@ -240,6 +240,18 @@ def test_scores_stand_in_the_html(page):
         assert words in text, words
     rows = [attrs for tag, attrs in Page(page).elements if tag == "tr" and "data-task" in attrs]
     assert {row["data-task"] for row in rows} == set(TASKS)
+
+
+def test_curves_have_the_baseline_of_the_evaluation_shown(content):
+    groups = [content["overall"], *(row for row in content["rows"] if row["kind"] == "level")]
+    shown = content["evaluations"][-1]
+    panels = report_page.panels(content["run"], shown, groups)
+    scores = [panel for panel in panels if panel["kind"] == "score"]
+    assert scores
+    assert all(panel["floor"] for panel in scores)
+    for field, other in (("suite", "x"), ("split", "x"), ("shots", 5)):
+        panels = report_page.panels(content["run"], {**shown, field: other}, groups)
+        assert not any(panel["floor"] for panel in panels), field
 
 
 def test_hostile_text_stays_text(page):

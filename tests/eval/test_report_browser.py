@@ -195,6 +195,10 @@ def test_a_task_opens_its_samples(visit, screen):
     assert state_of(browser) == {"task": "mini__name_animal"}
     samples = browser.find_elements("css selector", ".detail .sample")
     assert len(samples) == 8
+    # Samples as wide as the table add no column to it.
+    right = "return document.querySelector(arguments[0]).getBoundingClientRect().right"
+    edges = ["#tasks tr.level", "#tasks tr.level > :last-child", ".detail"]
+    assert len({round(browser.execute_script(right, edge)) for edge in edges}) == 1
     told = browser.find_element("css selector", ".detail .facts").text
     assert "8 of 12 samples shown" in told
     assert "Majority 25.0" in told

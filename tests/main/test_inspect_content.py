@@ -245,6 +245,17 @@ def test_samples_that_are_not_there(store, arguments, message):
     assert message in str(error.value)
 
 
+def test_a_view_that_another_run_left_out(vocabulary, tmp_path):
+    """No split excludes the task: its records are of a view that is gone."""
+    for tasks, shots in ((SNI[:2], (0,)), (FLAN[:1], (1,))):
+        config = prepare.PrepareConfig(render=rendering.RenderConfig(shots=shots), num_shards=2)
+        prepare.prepare_store(tasks, assign(tasks, {HELD_OUT}), tmp_path, vocabulary, config)
+    store = store_lib.open_store(tmp_path)
+    with pytest.raises(InputError) as error:
+        inspect_samples.samples_content(store, Filters(), 1, HELD_OUT)
+    assert f"(e.g. '{HELD_OUT}', role test) in its views eval_1shot, train_0." in str(error.value)
+
+
 def test_plain_text_has_its_loss_on_all_but_the_first_token(vocabulary, tmp_path):
     """An empty source: nothing can predict a first token, so the mark begins behind it."""
     task = make_task(5, 12)

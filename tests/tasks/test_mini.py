@@ -3,6 +3,8 @@
 import collections
 import hashlib
 import json
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -215,3 +217,38 @@ def test_split_is_known_by_name():
 def test_a_benchmark_without_data_says_what_to_do():
     with pytest.raises(InputError, match="needs --data_dir=DIR"):
         tasks.read("super_natural_instructions", None)
+
+
+def test_the_page_shows_real_samples_and_counts(mini):
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "mini_benchmark.md").read_text("utf-8")
+    config = rendering.RenderConfig(split="mini")
+    blocks = re.findall(r"`(\w+__\w+)` \((.+?), .+?\):\n\n```text\n(.*?)\n```", page, re.DOTALL)
+    assert len(blocks) >= 10
+    for name, category, text in blocks:
+        task, assignment = mini[name]
+        content = task.load()
+        parts = rendering.partition(task.spec, content, assignment, config)
+        source, answer = re.fullmatch(r"(.*?) ?\[\[(.*)\]\]", text, re.DOTALL).groups()
+        rendered = [
+            (e.source, e.references[0])
+            for e in rendering.eval_records(task.spec, content, parts, config, shots=0)
+        ]
+        rendered += [
+            (e.source, e.target)
+            for e in rendering.train_examples(task.spec, content, parts, config, 0)
+        ]
+        assert (source, answer) in rendered, name
+        assert category == task.spec.category
+    rows = re.findall(r"^\| (.+?) \| (\S+) \| (\S+) \| (\S+) \|$", page, re.MULTILINE)
+    counted = collections.Counter(
+        (task.spec.category, assignment.level)
+        for task, assignment in mini.values()
+        if assignment.level
+    )
+    told = {
+        (category, level): int(number)
+        for category, *numbers in rows
+        for level, number in zip(reversed(splits.LEVELS), numbers)
+        if number.isdigit()
+    }
+    assert told == dict(counted)

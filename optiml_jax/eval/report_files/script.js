@@ -111,6 +111,7 @@
       if (row.dataset.depth === "3") parents.add(parent);
     }
     for (const old of body.querySelectorAll(".detail")) old.remove();
+    table.classList.toggle("flat", flat);
     const isOpen = (row) => row.dataset.task === state.task && row.dataset.task;
     for (const row of rows) {
       const kind = row.dataset.kind;
@@ -130,7 +131,6 @@
         if (open) row.after(detail(row));
       }
     }
-    table.classList.toggle("flat", flat);
     for (const [name, { cell }] of columns) {
       if (name === state.sort) cell.setAttribute("aria-sort", state.dir === "desc" ? "descending" : "ascending");
       else cell.removeAttribute("aria-sort");
@@ -227,13 +227,16 @@
     return node;
   }
 
+  // A span over hidden columns too would add empty ones to the table and squeeze the others.
+  const numShown = () => headers.filter((cell) => getComputedStyle(cell).display !== "none").length;
+
   function detail(row) {
     details = details || JSON.parse(byId("details").textContent);
     const found = details[row.dataset.task] || { total: 0, rows: [], baselines: [], metrics: [], p: "" };
     const line = make("tr", "detail");
     line.setAttribute("role", "row");
     const cell = make("td");
-    cell.colSpan = headers.length;
+    cell.colSpan = numShown();
     cell.setAttribute("role", "cell");
     const facts = make("div", "facts");
     facts.append(make("code", "", row.dataset.task));
@@ -342,6 +345,9 @@
     if (open) open.scrollIntoView({ block: "start" });
   }
   window.addEventListener("hashchange", apply);
+  window.addEventListener("resize", () => {
+    for (const cell of body.querySelectorAll(".detail > td")) cell.colSpan = numShown();
+  });
   // Print shows what is folded away on the screen.
   const closed = new Set();
   window.addEventListener("beforeprint", () => {

@@ -126,6 +126,8 @@ def prepare_store(
         by_name = {task.spec.name: task for task in tasks}
         kept = [t for t in old.tasks if residents.is_kept(t, by_name, prune)] if old else []
         residents.check(tasks, kept)
+        if old and kept:
+            _check_settings(old, kept, config)
         placed = [(t.spec, assignments[t.spec.name]) for t in tasks]
         settled = residents.settle_levels(
             [
@@ -212,6 +214,20 @@ def _check_place(folder: pathlib.Path) -> None:
             f"--out '{folder}' is not empty and not a store (it has '{foreign[0]}')."
             " Give a new or empty folder."
         )
+
+
+def _check_settings(
+    old: store_lib.Store, kept: Sequence[store_lib.StoredTask], config: PrepareConfig
+) -> None:
+    """Refuses what would stand in the index as the setting of tasks that were made without it."""
+    for name in ("seed", "max_eval_examples"):
+        found, wanted = old.meta["render"][name], getattr(config.render, name)
+        if found != wanted:
+            raise InputError(
+                f"store '{old.path}' was made with {name} {found}, this run has {wanted}, and"
+                f" {len(kept)} of its tasks stay as they are (first: '{kept[0].name}'). Use the"
+                " same, or give a new --out."
+            )
 
 
 def _check_removed(names: Sequence[str], folder: pathlib.Path) -> None:

@@ -210,7 +210,9 @@ def _check_folder(folder: pathlib.Path, size: Size) -> None:
     ours = {"store", "base", "tuned", "before", "after", "report.html", "demo.json"}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+        # Names with a dot in front: what a killed stage left, or a file manager's.
+        names = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+        foreign = [name for name in names if name not in ours]
         if foreign:
             raise InputError(
                 f"--out '{folder}' holds '{foreign[0]}', which is not of a demo. Give a new folder."
@@ -226,7 +228,9 @@ def _check_folder(folder: pathlib.Path, size: Size) -> None:
 def _check_size(path: pathlib.Path, size: Size) -> None:
     wanted = json.dumps(dataclasses.asdict(size))
     if not path.exists():
-        path.write_text(wanted + "\n", "utf-8")
+        staged = path.with_name(f".{path.name}")
+        staged.write_text(wanted + "\n", "utf-8")
+        staged.replace(path)
     elif path.read_text("utf-8").strip() != wanted:
         raise InputError(
             f"--out '{path.parent}' holds a demo of another size (with or without --quick). Go on"

@@ -64,13 +64,13 @@ class MetricsWriter:
 def read_metrics(model_dir: str | os.PathLike) -> list[dict[str, float]]:
     """The lines of a run's metrics.jsonl, torn ones left out."""
     path = pathlib.Path(model_dir) / METRICS_NAME
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if _step_of(line) < float("inf")]
 
 
 def _step_of(line: str) -> float:
     """The step of a line; infinity for one that is torn."""
     try:
-        return json.loads(line)["step"]
+        return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")

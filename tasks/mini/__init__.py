@@ -1,6 +1,6 @@
 """The mini benchmark: small, generated, made for first contact and for tests.
 
-About 160 tasks of 30 categories over a world of a few hundred words, drawn from a seed and written
+213 tasks of 38 categories over a world of a few hundred words, drawn from a seed and written
 as task files in Super-NaturalInstructions' schema; plain text and dialogues beside them. See
 docs/mini_benchmark.md. `python -m optiml_jax.tasks.mini DIR` writes the files; without a folder,
 `optiml prepare mini` writes them to a temporary one and reads them from there.

@@ -222,3 +222,15 @@ def test_a_store_without_mixtures_is_as_before(store_path):
     store = store_lib.Store(store_path, index)
     assert store.mixtures == {}
     assert store.select(None) == store.tasks
+
+
+@pytest.mark.parametrize(("name", "value"), [("seed", 5), ("max_eval_examples", 7)])
+def test_settings_of_tasks_that_stay_are_kept(vocabulary, tmp_path, name, value):
+    write(tmp_path, vocabulary, bench=BENCH, held_out={HELD_OUT.spec.name})
+    index = (tmp_path / store_lib.INDEX_FILE).read_bytes()
+    task, assignment = own_task("mine")
+    render = dataclasses.replace(CONFIG.render, **{name: value})
+    config = dataclasses.replace(CONFIG, render=render)
+    with pytest.raises(InputError, match=f"with {name} .* 3 of its tasks stay as they are"):
+        prepare.prepare_store([task], {"mine": assignment}, tmp_path, vocabulary, config)
+    assert (tmp_path / store_lib.INDEX_FILE).read_bytes() == index

@@ -66,8 +66,10 @@ def write(path: str | os.PathLike[str], content: Mapping[str, Any]) -> pathlib.P
             os.unlink(staged)
             raise
     except OSError as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file stands where its folder should be" if is_file else error.strerror
         raise InputError(
-            f"--out: '{path}' cannot be written ({error.strerror}). Give the path of a file in a"
+            f"--out: '{path}' cannot be written ({reason}). Give the path of a file in a"
             " folder that you may write to."
         ) from None
     return path

@@ -55,6 +55,9 @@ def check_run(path: str) -> list[Finding]:
     from optiml_jax.main import checks  # Orbax and JAX
 
     folder = checks.model_dir_of(path)
+    if not folder.is_dir():
+        advice = "Give the MODEL_DIR of `optiml train`."
+        return [Finding("problem", "run", f"'{folder}' does not exist.", advice)]
     try:
         card, step = checks.read_checkpoint(path)
     except InputError as error:

@@ -70,7 +70,9 @@ class Filters:
         kept = [item for item, row in rows if all(row[n] == v for n, v in wanted.items())]
         if wanted and not kept:
             told = " and ".join(f"{name} '{value}'" for name, value in wanted.items())
-            raise InputError(f"{where}: none of its {len(rows)} tasks has {told}. Ask for less.")
+            raise InputError(
+                f"{where}: none of its {len(rows)} tasks has {told}. Leave a filter out."
+            )
         return kept
 
 

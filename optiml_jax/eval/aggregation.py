@@ -288,7 +288,9 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}.") from error
+        raise InputError(
+            f"{path}: not JSON: {error}. Evaluate again to have it written."
+        ) from error
     check_results(results, str(path))
     return results
 

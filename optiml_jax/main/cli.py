@@ -11,7 +11,6 @@ command again); 130 stopped by Ctrl-C; 141 the reader of a pipe left before the 
 import argparse
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 
@@ -97,7 +96,7 @@ def main(argv: Sequence[str]) -> int:
         if bindings and not hasattr(args, "gin_file"):
             raise InputError(f"{prog} reads no gin configuration, got --gin.{bindings[0][0]}.")
         args.gin = bindings
-        args.command_line = shlex.join(["optiml", *argv])
+        args.command_line = " ".join(["optiml", *flags.shell_words(argv)])
         return args.run(args)
     except InputError as error:
         _tell(f"{prog}: error: {error}")

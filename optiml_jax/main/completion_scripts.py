@@ -55,7 +55,7 @@ _optiml() {{
         compopt -o nospace 2>/dev/null
     fi
 }}
-complete -F _optiml optiml
+complete -o default -F _optiml optiml
 """
 
 

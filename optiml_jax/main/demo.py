@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import json
 import pathlib
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -114,19 +113,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def shown(command: Sequence[str]) -> str:
-    """A command as one would type it: quoted, and broken into lines of at most 96 characters.
-
-    Example:
-        ["train", "--gin.STORE='s'"] is `    optiml train --gin.STORE="'s'"`.
-    """
+    """A command as one would type it, broken into lines of about 96 characters."""
     lines, line = [], "    optiml"
-    for argument in command:
-        word = argument
-        if shlex.quote(argument) != argument:
-            name, equals, value = argument.rpartition("=") if argument[:2] == "--" else ("", "", "")
-            word = f'{name}{equals}"{value}"' if equals else f'"{argument}"'
-            if any(character in argument for character in '"$`\\!'):
-                word = shlex.quote(argument)
+    for word in flags.shell_words(command):
         if len(line) + 1 + len(word) > 94:
             lines.append(f"{line} \\")
             line = "       "
@@ -249,8 +238,9 @@ def _conclude(folder: pathlib.Path, seconds: float, quick: bool) -> None:
         print(line)
     if quick:
         print(
-            "\nThese few steps teach the form of answers, not the answers: below the baselines is"
-            "\nwhere this model belongs. `optiml demo` trains long enough to rise above them."
+            "\nThese few steps teach the form of answers, not the answers; and with two answers a"
+            "\ntask the majority, counted on them, is flattered. `optiml demo` trains long enough"
+            "\nto rise above the baselines, and asks ten times as much."
         )
     store = folder / "store"
     print(f"""
@@ -259,7 +249,7 @@ The models are in {folder / "base"} and {folder / "tuned"}, their answers in {fo
 and {folder / "after"}.
 
 Try next:
-  optiml inspect --store={store} --samples=2 --level=fully_held_out
+  optiml inspect --store={store} --samples=2 --category=Reasoning
   optiml inspect --store={store} --mixture
   optiml compare {folder / "before"} {folder / "after"} --tasks
   optiml prepare super_natural_instructions --data_dir=DIR --out=STORE

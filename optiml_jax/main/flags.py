@@ -8,6 +8,7 @@ answer at once.
 import argparse
 import itertools
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -145,3 +146,20 @@ def split_gin_flags(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
             value = arguments.pop(0)
         bindings.append((name.strip(), value))
     return others, bindings
+
+
+def shell_words(argv: Sequence[str]) -> list[str]:
+    """The arguments as one would type them: quoted for a shell where they must be, and readably.
+
+    Example:
+        "--gin.STORE='s'" becomes `--gin.STORE="'s'"`.
+    """
+    words = []
+    for argument in argv:
+        word = shlex.quote(argument)
+        if word != argument and not any(character in argument for character in '"$`\\!'):
+            name, equals, value = argument.partition("=") if argument[:2] == "--" else ("", "", "")
+            simple = equals and shlex.quote(name) == name
+            word = f'{name}="{value}"' if simple else f'"{argument}"'
+        words.append(word)
+    return words

@@ -23,8 +23,7 @@ def _read(data_dir: pathlib.Path | None, skip_bad: bool, on_skip: OnSkip) -> Rea
     root = _generated() if data_dir is None else data_dir
     tasks = []
     for folder, benchmark in BENCHMARKS.items():
-        dialect = reader.Dialect(benchmark, extended=True)
-        tasks += reader.read(root / folder, skip_bad, on_skip, dialect)
+        tasks += reader.read(root / folder, skip_bad, on_skip, benchmark)
     return ReadResult(tasks)
 
 

@@ -5,7 +5,7 @@
     DIR/dialogue/*.json  dialogues
 
 Equal bytes for equal (seed, version), on every machine. Fields beyond the official schema are those
-of the reader's extended dialect (`bench.sources.super_natural_instructions.Dialect`).
+that its reader knows (`bench.sources.super_natural_instructions`, point 5).
 """
 
 import json
@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from optiml_jax.bench.sources import super_natural_instructions as reader
 from optiml_jax.errors import InputError
 
 from . import classes, reading, text, words
@@ -78,7 +79,7 @@ def task_file(task: MiniTask, seed: int = SEED) -> Mapping[str, Any]:
         "Categories": [task.category],
         "Reasoning": [],
         "Definition": list(task.wordings) or [""],
-        "Instruction level": task.kind,
+        reader.EXTENSION: task.kind,
         "Metric": task.metric,
         "Input_language": [task.input_language],
         "Output_language": [task.output_language],

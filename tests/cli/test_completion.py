@@ -11,7 +11,7 @@ from optiml_jax.main import cli, completion
 ASK = """
 set -u
 source "$SCRIPT"
-[[ $(complete -p optiml) == "complete -F _optiml optiml" ]] || exit 3
+[[ $(complete -p optiml) == "complete -o default -F _optiml optiml" ]] || exit 3
 COMP_WORDS=("$@")
 COMP_CWORD=$(($# - 1))
 _optiml

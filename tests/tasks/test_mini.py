@@ -179,20 +179,15 @@ def test_another_seed_gives_other_instances():
 
 
 def test_files_are_of_the_official_schema(tmp_path):
-    """A reader that knows nothing of our fields reads the instruction tasks too."""
+    """The folder is a benchmark of its own kind for the reader of the official repository."""
     files.write(tmp_path)
-    from optiml_jax.bench.sources import super_natural_instructions as reader
-
     row = json.loads((tmp_path / "tasks" / "extract_animal.json").read_text())
     for field in ("Contributors", "Source", "Categories", "Definition", "Instances"):
         assert field in row
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    for name in ("extract_animal", "entails_detail", "translate_french_to_english"):
-        (tmp_path / "tasks" / f"{name}.json").rename(plain / f"{name}.json")
-    read = reader.read(plain)
-    assert [task.spec.benchmark for task in read] == ["super_natural_instructions"] * 3
-    assert not any(task.load().wordings for task in read)
+    found, assignments = tasks.read("super_natural_instructions", tmp_path, split="mini")
+    assert {task.spec.benchmark for task in found} == {"super_natural_instructions"}
+    assert len(found) == len(files.all_tasks()["tasks"])
+    assert {one.level for one in assignments.values()} == set(splits.LEVELS)
 
 
 def test_the_module_writes_files(tmp_path):

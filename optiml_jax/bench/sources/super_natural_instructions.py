@@ -16,8 +16,11 @@ What is made of a file:
    becomes the options of every record. It enables rank classification and changes nothing else:
    the metric stays Rouge-L, as the paper evaluates Super-NI by generation always.
 4. Everything else that is wrong is an error that names file and field.
-5. A `Dialect` says what a collection of files in this schema adds: its name, further wordings, and
-   optional fields. The official collection adds nothing.
+5. A file with the field `Instruction level` ("task", "instance" or "text"), which the official
+   collection does not have, extends the schema: all texts of `Definition` are wordings that prompts
+   draw from (blank where the inputs are complete prompts), `Metric` may name another metric, and
+   instances may have `options`; nothing is inferred by `CLOSED_SET`. Text without instructions has
+   blank inputs.
 
 Fields that OPT-IML does not use (negative examples, reasoning types, domains, contributors, URLs)
 are neither read nor checked: official files hold values like NaN there.
@@ -42,6 +45,7 @@ from optiml_jax.errors import InputError, unknown
 
 BENCHMARK = "super_natural_instructions"
 METRIC = "rouge_l"
+EXTENSION = "Instruction level"
 TRACKS = ("default", "xlingual")
 REPOSITORY = "https://github.com/allenai/natural-instructions"
 
@@ -111,33 +115,16 @@ class ClosedSetRule:
 CLOSED_SET = ClosedSetRule()
 
 
-@dataclasses.dataclass(frozen=True)
-class Dialect:
-    """What a collection of files in this schema is called, and whether it extends the schema.
-
-    Attributes:
-        benchmark: first part of its tasks' names.
-        extended: read also, where a file has them: all texts of `Definition` as wordings of the
-            task; `Instruction level` ("task", "instance" or "text"); `Metric`; and `options` of an
-            instance. An instance-level or text file has a blank definition; text has no input.
-    """
-
-    benchmark: str = BENCHMARK
-    extended: bool = False
-
-
-OFFICIAL = Dialect()
-
-
 def read(
     data_dir: str | os.PathLike[str],
     skip_bad: bool = False,
     on_skip: Callable[[str], None] = _logger.warning,
-    dialect: Dialect = OFFICIAL,
+    benchmark: str = BENCHMARK,
 ) -> list[catalog.BenchTask]:
     """All tasks of a folder, in the order of their file names.
 
     Args:
+        benchmark: first part of the tasks' names, for collections that share the schema.
         skip_bad: leave out files that are not as the schema wants them, instead of stopping.
         on_skip: told, in one sentence each, what was left out: files under `skip_bad`, and always
             instances that cannot be used. Logs a warning by default.
@@ -150,7 +137,7 @@ def read(
     first_error: InputError | None = None
     for path in task_files(data_dir):
         try:
-            parsed = _read_file(path, dialect)
+            parsed = _read_file(path, benchmark)
         except InputError as error:
             if not skip_bad:
                 raise
@@ -163,7 +150,7 @@ def read(
                 f" {len(parsed.dropped) + parsed.spec.num_examples} instances that have a blank"
                 f" input or no reference but blanks (first: '{parsed.dropped[0]}')."
             )
-        load = functools.partial(_load, path, parsed.digest, dialect)
+        load = functools.partial(_load, path, parsed.digest, benchmark)
         tasks.append(catalog.BenchTask(parsed.spec, load, parsed.digest))
     if not tasks and first_error is not None:
         raise InputError(f"{data_dir}: every task file is bad. The first: {first_error}")
@@ -239,8 +226,8 @@ class _Parsed:
     dropped: tuple[str, ...]
 
 
-def _load(path: pathlib.Path, digest: str, dialect: Dialect) -> catalog.TaskContent:
-    parsed = _read_file(path, dialect)
+def _load(path: pathlib.Path, digest: str, benchmark: str) -> catalog.TaskContent:
+    parsed = _read_file(path, benchmark)
     if parsed.digest != digest:
         raise InputError(
             f"{path}: the file changed while it was being used (sha256 {parsed.digest[:12]}, was"
@@ -249,7 +236,7 @@ def _load(path: pathlib.Path, digest: str, dialect: Dialect) -> catalog.TaskCont
     return parsed.content
 
 
-def _read_file(path: pathlib.Path, dialect: Dialect) -> _Parsed:
+def _read_file(path: pathlib.Path, benchmark: str) -> _Parsed:
     data = _bytes(path)
     if not data.strip():
         raise InputError(f"{path}: the file is empty, expected a task in JSON. Fetch it again.")
@@ -269,28 +256,29 @@ def _read_file(path: pathlib.Path, dialect: Dialect) -> _Parsed:
         raise _bad(path, "", task, "an object with 'Definition', 'Instances', ...")
     if "\\ud" in text.casefold():
         _check_surrogates(path, task)
-    return _parse(path, task, hashlib.sha256(data).hexdigest(), dialect)
+    return _parse(path, task, hashlib.sha256(data).hexdigest(), benchmark)
 
 
-def _parse(path: pathlib.Path, task: Mapping[str, Any], digest: str, dialect: Dialect) -> _Parsed:
+def _parse(path: pathlib.Path, task: Mapping[str, Any], digest: str, benchmark: str) -> _Parsed:
     lists = {name: _text_list(path, task, name, needed) for name, needed in _TEXT_LISTS.items()}
     category = taxonomy.canonical_category(lists["Categories"][0], f"{path}: field 'Categories'")
-    kind, metric = _extension(path, task) if dialect.extended else ("task", METRIC)
+    extended = EXTENSION in task
+    kind, metric = _extension(path, task) if extended else ("task", METRIC)
     definition, *wordings = _definitions(path, task, needed=kind == "task")
     demonstrations = tuple(
         _demonstration(path, f"Positive Examples[{i}]", row)
         for i, row in enumerate(_rows(path, task, "Positive Examples"))
     )
     records, dropped = _records(
-        path, _rows(path, task, "Instances"), dialect, needs_input=kind != "text"
+        path, _rows(path, task, "Instances"), extended, needs_input=kind != "text"
     )
-    labels = CLOSED_SET.labels(category, records) if kind != "text" else ()
-    if labels and not any(r.options for r in records):
+    labels = () if extended else CLOSED_SET.labels(category, records)
+    if labels:
         records = [dataclasses.replace(r, options=labels) for r in records]
     spec = catalog.TaskSpec(
-        name=catalog.task_name(dialect.benchmark, path.stem),
+        name=catalog.task_name(benchmark, path.stem),
         original_name=path.stem,
-        benchmark=dialect.benchmark,
+        benchmark=benchmark,
         category=category,
         instruction_kind=kind,
         sources=lists["Source"],
@@ -303,18 +291,16 @@ def _parse(path: pathlib.Path, task: Mapping[str, Any], digest: str, dialect: Di
         num_dropped=len(dropped),
     )
     content = catalog.TaskContent(
-        definition, demonstrations, tuple(records), tuple(wordings) if dialect.extended else ()
+        definition, demonstrations, tuple(records), tuple(wordings) if extended else ()
     )
     return _Parsed(spec, content, digest, tuple(dropped))
 
 
 def _extension(path: pathlib.Path, task: Mapping[str, Any]) -> tuple[str, str]:
-    """Instruction kind and metric of a file in an extended dialect."""
-    kind, metric = task.get("Instruction level", "task"), task.get("Metric", METRIC)
+    """Instruction kind and metric of a file that extends the schema."""
+    kind, metric = task[EXTENSION], task.get("Metric", METRIC)
     if kind not in catalog.INSTRUCTION_KINDS:
-        raise unknown(
-            "value", str(kind), catalog.INSTRUCTION_KINDS, f"{path}: field 'Instruction level'"
-        )
+        raise unknown("value", str(kind), catalog.INSTRUCTION_KINDS, f"{path}: field '{EXTENSION}'")
     if metric not in catalog.METRIC_NAMES:
         raise unknown("value", str(metric), catalog.METRIC_NAMES, f"{path}: field 'Metric'")
     return kind, metric
@@ -345,7 +331,7 @@ def _demonstration(path: pathlib.Path, field: str, row: Any) -> record.Demonstra
 
 
 def _records(
-    path: pathlib.Path, rows: Sequence[Any], dialect: Dialect, needs_input: bool
+    path: pathlib.Path, rows: Sequence[Any], extended: bool, needs_input: bool
 ) -> tuple[list[record.Record], list[str]]:
     """Usable instances, and the ids of the dropped ones."""
     records: list[record.Record] = []
@@ -370,7 +356,7 @@ def _records(
                 " be unique within a file: rename or remove one."
             )
         references = tuple(o for o in outputs if o.strip())
-        options = _options(path, field, row, references) if dialect.extended else ()
+        options = _options(path, field, row, references) if extended else ()
         if references and (row["input"].strip() or not needs_input):
             records.append(record.Record(id_, row["input"], references, options))
         else:

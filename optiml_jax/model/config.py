@@ -15,7 +15,6 @@ from optiml_jax.model import attention
 
 DTYPES = ("bfloat16", "float32")
 REMAT = ("none", "full")
-POSITION_INITS = ("normal", "sinusoidal")
 ARCHITECTURE_FIELDS = (
     "vocab_size",
     "num_layers",
@@ -38,8 +37,6 @@ class OptConfig:
         embedding_dropout: apply `dropout_rate` to embeddings also (OPT-IML does, OPT does not).
         dtype: of computation; parameters are float32 always.
         init_std: 0.006; out_proj and fc2 use init_std / sqrt(2 L).
-        position_init: "normal" (OPT's), or "sinusoidal": the learned table starts as waves of the
-            same size, so that a small model finds neighbouring tokens within hundreds of steps.
         remat: "full" recomputes each layer in the backward pass.
         scan_layers: False unrolls the loop over the same stacked parameters.
         attention: name of a back-end in `model/attention.py`.
@@ -58,7 +55,6 @@ class OptConfig:
     embedding_dropout: bool = False
     dtype: str = "bfloat16"
     init_std: float = 0.006
-    position_init: str = "normal"
     remat: str = "none"
     scan_layers: bool = True
     attention: str = "dense"
@@ -88,7 +84,6 @@ class OptConfig:
         for name, known in (
             ("dtype", DTYPES),
             ("remat", REMAT),
-            ("position_init", POSITION_INITS),
             ("attention", tuple(attention.BACK_ENDS)),
         ):
             if getattr(self, name) not in known:

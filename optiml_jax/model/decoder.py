@@ -109,12 +109,9 @@ class Decoder(nn.Module):
         tokens = self.param(
             "token_embedding", table_init, (config.vocab_size, config.d_model), jnp.float32
         )
-        place_init = table_init
-        if config.position_init == "sinusoidal":
-            place_init = layers.zero_row(layers.sinusoidal(config.init_std), types.PAD_ID)
         places = self.param(
             "position_embedding",
-            place_init,
+            table_init,
             (config.max_positions + POSITION_OFFSET, config.d_model),
             jnp.float32,
         )

@@ -137,24 +137,3 @@ def zero_row(init: Callable, row: int) -> Callable:
         return jnp.where(jnp.arange(shape[0])[:, None] == row, jnp.zeros((), dtype), values)
 
     return initialize
-
-
-def sinusoidal(std: float) -> Callable:
-    """An initializer of [P, D]: row p holds sines and cosines of p, with deviation `std`.
-
-    Wave lengths go from 2 pi to 2 pi P, so that one linear map moves any row to the next: an
-    attention head that looks at the token before finds it at once.
-
-    Source: Vaswani et al. 2017 (arXiv 1706.03762) §3.5, with P in place of 10000.
-    """
-
-    def initialize(rng, shape, dtype):
-        del rng
-        num_rows, width = shape
-        num_waves = -(-width // 2)
-        rates = jnp.exp(-jnp.log(float(num_rows)) * jnp.arange(num_waves) / num_waves)
-        angles = jnp.arange(num_rows)[:, None] * rates
-        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)[:, :width]
-        return (std * 2**0.5 * waves).astype(dtype)
-
-    return initialize

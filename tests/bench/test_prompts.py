@@ -167,3 +167,25 @@ def test_real_tasks_render(real_tasks):
             assert example.input.strip() in one.source
             assert one.source.endswith(":")
             assert one.target in {r.strip() for r in example.references}
+
+
+def test_wordings_are_drawn_and_named():
+    content = dataclasses.replace(CONTENT, wordings=("Give the sum.", "Sum up."))
+    counts = collections.Counter()
+    for number in range(300):
+        example = render(dataclasses.replace(RECORD, id=str(number)), content=content)
+        name, rest = example.prompt_id.split(".", 1)
+        wording = ("Add the numbers.", "Give the sum.", "Sum up.")[int(name.removeprefix("w"))]
+        assert wording in example.source
+        assert re.fullmatch(r"\d\.\d\.\d", rest)
+        counts[wording] += 1
+    # 300 draws of three: four deviations of 8 around 100.
+    assert all(68 < count < 132 for count in counts.values())
+    assert render(content=content) == render(content=content)
+
+
+def test_text_without_instructions_is_its_own_target():
+    spec = dataclasses.replace(SPEC, instruction_kind="text")
+    example = render(record.Record("r", "", (" Once upon a time. ",)), spec=spec)
+    assert (example.source, example.target) == ("", "Once upon a time.")
+    assert example.prompt_id == "text"

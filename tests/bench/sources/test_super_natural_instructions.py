@@ -351,3 +351,80 @@ def test_categories_of_labels_are_nearly_all_closed(real_tasks):
 def test_a_file_that_is_not_of_this_schema_is_named(real_folder):
     with pytest.raises(InputError, match=r"subtask001.*field 'Source' is missing"):
         reader.read(real_folder / "tasks_extra_niv1_bigbench")
+
+
+# --- files that extend the schema ----------------------------------------------------------------
+
+
+def test_an_extended_file(folder):
+    folder.add(
+        "mine",
+        **{
+            "Instruction level": "task",
+            "Metric": "exact_match",
+            "Definition": ["Say it.", "Repeat the word."],
+            "Instances": [
+                {"id": "a", "input": "x", "output": ["x"], "options": ["x", "y"]},
+                {"id": "b", "input": "y", "output": ["y"]},
+            ],
+        },
+    )
+    (task,) = reader.read(folder.path, benchmark="mine")
+    assert (task.spec.name, task.spec.metric) == ("mine__mine", "exact_match")
+    content = task.load()
+    assert (content.definition, content.wordings) == ("Say it.", ("Repeat the word.",))
+    assert [one.options for one in content.records] == [("x", "y"), ()]
+
+
+def test_without_the_field_nothing_is_extended(folder):
+    folder.add("mine", Metric="exact_match", Definition=["Say it.", "Repeat the word."])
+    (task,) = reader.read(folder.path)
+    assert task.spec.metric == "rouge_l"
+    assert task.load().wordings == ()
+
+
+def test_text_without_instructions(folder):
+    folder.add(
+        "text",
+        **{
+            "Instruction level": "text",
+            "Definition": [""],
+            "Positive Examples": [],
+            "Instances": [{"id": "a", "input": "", "output": ["Once upon a time."]}],
+        },
+    )
+    (task,) = reader.read(folder.path)
+    assert task.spec.instruction_kind == "text"
+    assert task.load().records[0] == record.Record("a", "", ("Once upon a time.",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"Instruction level": "taks"}, r"field 'Instruction level': unknown value 'taks'.*'task'"),
+        ({"Instruction level": 3}, r"field 'Instruction level': unknown value '3'"),
+        (
+            {"Instruction level": "task", "Metric": "exact"},
+            r"field 'Metric': unknown value 'exact'.*'exact_match'",
+        ),
+        ({"Instruction level": "task", "Definition": [""]}, r"field 'Definition' is \[\"\"\]"),
+        (
+            {
+                "Instruction level": "task",
+                "Instances": [{"id": "a", "input": "x", "output": ["x"], "options": ["y", "z"]}],
+            },
+            r"field 'Instances\[0\]\.options' is \[\"y\", \"z\"\], expected one of the references",
+        ),
+        (
+            {
+                "Instruction level": "task",
+                "Instances": [{"id": "a", "input": "x", "output": ["x"], "options": "x"}],
+            },
+            r"field 'Instances\[0\]\.options' is \"x\", expected a list of texts",
+        ),
+    ],
+)
+def test_what_is_wrong_in_an_extended_file(folder, fields, message):
+    folder.add("mine", **fields)
+    with pytest.raises(InputError, match=message):
+        reader.read(folder.path)

@@ -6,8 +6,10 @@ docs/mini_benchmark.md. `python -m optiml_jax.tasks.mini DIR` writes the files; 
 `optiml prepare mini` writes them to a temporary one and reads them from there.
 """
 
+import atexit
 import functools
 import pathlib
+import shutil
 import tempfile
 
 from optiml_jax.bench.sources import super_natural_instructions as reader
@@ -30,13 +32,11 @@ def _read(data_dir: pathlib.Path | None, skip_bad: bool, on_skip: OnSkip) -> Rea
 @functools.cache
 def _generated() -> pathlib.Path:
     """A folder with the task files that lives as long as this process."""
-    holder = tempfile.TemporaryDirectory(prefix="optiml_mini_")
-    _HOLDERS.append(holder)
-    files.write(holder.name)
-    return pathlib.Path(holder.name)
+    folder = tempfile.mkdtemp(prefix="optiml_mini_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    files.write(folder)
+    return pathlib.Path(folder)
 
-
-_HOLDERS: list[tempfile.TemporaryDirectory] = []
 
 BENCHMARK = Benchmark(
     name="mini",

@@ -21,9 +21,17 @@ from .commands import EVAL, prepare, task_file, train
 SECONDS = 120
 
 
+# A suite that a shell runs in the background starts with SIGINT ignored; children inherit it.
+MAIN = """\
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("optiml_jax", run_name="__main__")
+"""
+
+
 def start(*argv):
     return subprocess.Popen(
-        [sys.executable, "-m", "optiml_jax", *map(str, argv)],
+        [sys.executable, "-c", MAIN, *map(str, argv)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

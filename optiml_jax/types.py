@@ -5,6 +5,7 @@ Axis legend, used by signatures, einsums and docstrings alike:
     B batch (rows)       T query length      S key length
     N heads              H head size         D model width
     F feed-forward width V vocabulary        L layers
+    E embedding width (D but for 350M)
 
 A batch is a dict of arrays, all [B, T]:
 

@@ -11,19 +11,23 @@ what `model/partitioning.py` turns into shardings.
     layers/fc1   kernel [L, D, F]        bias [L, F]
     layers/fc2   kernel [L, F, D]        bias [L, D]
 
-Left out on purpose: sampling (`infer/`), losses (`train/losses.py`), the 350M variant.
+Two variants change the tree: with `embedding_dim` E the token embedding is [V, E], beside
+project_in {kernel [E, D]} and project_out {kernel [D, E]}; without `final_norm` there is none.
+
+Left out on purpose: sampling (`infer/`), losses (`train/losses.py`).
 """
 
 from typing import Any
 
 import jax
+import jax.ad_checkpoint
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, Key
 
 from optiml_jax import types
 from optiml_jax.model import attention, layers, partitioning
-from optiml_jax.model.config import OptConfig
+from optiml_jax.model.config import REMAT, OptConfig
 
 # fairseq starts positions at padding_idx + 1 (metaseq PositionalEmbedding; HF `offset = 2`).
 POSITION_OFFSET = 2
@@ -32,7 +36,10 @@ Cache = dict[str, jax.Array]
 
 
 class DecoderLayer(nn.Module):
-    """One pre-LN layer: x + drop(attention(norm(x))), then x + drop(fc2(relu(fc1(norm(x)))))."""
+    """Two blocks, attention and feed-forward, each added to what came in.
+
+    Pre-LN: x + drop(block(norm(x))). Post-LN (350M): norm(x + drop(block(x))).
+    """
 
     config: OptConfig
 
@@ -44,24 +51,43 @@ class DecoderLayer(nn.Module):
             cache: {"keys", "values"} [B, S, N, H] of this layer, or None.
             context: what all layers share, see `hidden_states`.
         """
+        rngs = (None,) * 3 if dropout_rng is None else jax.random.split(dropout_rng, 3)
+        # One token a row is no length to cut.
+        length = "residual_length" if cache is None else "length"
+
+        def add(block, norm, rng, hidden):
+            is_pre = self.config.norm_placement == "pre"
+            # Whole rows enter the products, also where the residual stream is cut by length.
+            inputs = norm(hidden) if is_pre else hidden
+            inputs = partitioning.constrain(inputs, ("batch", "length", "features"))
+            outputs, extra = block(inputs)
+            outputs = layers.dropout(outputs, self.config.dropout_rate, rng)
+            hidden = partitioning.constrain(hidden + outputs, ("batch", length, "features"))
+            return (hidden if is_pre else norm(hidden)), extra
+
+        hidden, cache = add(
+            lambda inputs: self._attention(inputs, rngs[0], cache, context),
+            layers.LayerNorm(name="attention_norm"),
+            rngs[1],
+            hidden,
+        )
+        hidden, _ = add(self._ffn, layers.LayerNorm(name="ffn_norm"), rngs[2], hidden)
+        return hidden, cache
+
+    def _attention(self, inputs, dropout_rng, cache, context):
+        """The attention block's output [B, T, D] and the updated cache."""
         config = self.config
         dtype = jnp.dtype(config.dtype)
-        small_std = config.init_std / (2 * config.num_layers) ** 0.5
         width, heads = (config.d_model,), (config.num_heads, config.head_dim)
-        probs_rng, attention_rng, ffn_rng = (
-            (None, None, None) if dropout_rng is None else jax.random.split(dropout_rng, 3)
-        )
-
-        residual = hidden
-        hidden = layers.LayerNorm(name="attention_norm")(hidden)
         qkv = layers.Linear(
             width,
             (config.num_heads, 3, config.head_dim),
             config.init_std,
             dtype,
             name="qkv",
-        )(hidden)
+        )(inputs)
         qkv = partitioning.constrain(qkv, ("batch", "length", "heads", "qkv", "head_dim"))
+        qkv = jax.ad_checkpoint.checkpoint_name(qkv, "qkv")
         query, key, value = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
         query = query * jnp.asarray(config.head_dim**-0.5, dtype)
         if cache is not None:
@@ -71,7 +97,8 @@ class DecoderLayer(nn.Module):
                 "values": cache["values"].at[rows, slots].set(value, mode="drop"),
             }
             key, value = cache["keys"], cache["values"]
-        mixed = attention.BACK_ENDS[config.attention](
+        mixed = attention.attend(
+            config.attention,
             query,
             key,
             value,
@@ -79,35 +106,38 @@ class DecoderLayer(nn.Module):
             key_segment_ids=context["key_segment_ids"],
             query_slots=context["query_slots"],
             dropout_rate=config.attention_dropout_rate,
-            dropout_rng=probs_rng,
+            dropout_rng=dropout_rng,
+            cached=cache is not None,
         )
         mixed = partitioning.constrain(mixed, ("batch", "length", "heads", "head_dim"))
-        mixed = layers.Linear(heads, width, small_std, dtype, name="out")(mixed)
-        hidden = residual + layers.dropout(mixed, config.dropout_rate, attention_rng)
-        hidden = partitioning.constrain(hidden, ("batch", "length", "features"))
+        mixed = jax.ad_checkpoint.checkpoint_name(mixed, "mixed")
+        outputs = layers.Linear(heads, width, _small_std(config), dtype, name="out")(mixed)
+        return jax.ad_checkpoint.checkpoint_name(outputs, "out"), cache
 
-        residual = hidden
-        hidden = layers.LayerNorm(name="ffn_norm")(hidden)
-        hidden = layers.Linear(width, (config.ffn_dim,), config.init_std, dtype, name="fc1")(hidden)
-        hidden = nn.relu(partitioning.constrain(hidden, ("batch", "length", "ffn")))
-        hidden = layers.Linear((config.ffn_dim,), width, small_std, dtype, name="fc2")(hidden)
-        hidden = residual + layers.dropout(hidden, config.dropout_rate, ffn_rng)
-        return partitioning.constrain(hidden, ("batch", "length", "features")), cache
+    def _ffn(self, inputs):
+        """The feed-forward block's output [B, T, D], and None."""
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        width, inner = (config.d_model,), (config.ffn_dim,)
+        hidden = layers.Linear(width, inner, config.init_std, dtype, name="fc1")(inputs)
+        hidden = partitioning.constrain(hidden, ("batch", "length", "ffn"))
+        hidden = nn.relu(jax.ad_checkpoint.checkpoint_name(hidden, "fc1"))
+        return layers.Linear(inner, width, _small_std(config), dtype, name="fc2")(hidden), None
 
 
 class Decoder(nn.Module):
-    """Embeddings, the stack of layers, the final norm."""
+    """Embeddings, the stack of layers, the final norm, and the 350M variant's projections."""
 
     config: OptConfig
 
     @nn.compact
     def __call__(self, inputs, positions, dropout_rng, cache, context):
-        """Returns hidden states [B, T, D] and the stacked cache of all layers."""
+        """Returns what the head reads [B, T, E] and the stacked cache of all layers."""
         config = self.config
         dtype = jnp.dtype(config.dtype)
         table_init = layers.zero_row(nn.initializers.normal(config.init_std), types.PAD_ID)
         tokens = self.param(
-            "token_embedding", table_init, (config.vocab_size, config.d_model), jnp.float32
+            "token_embedding", table_init, (config.vocab_size, config.embedding_width), jnp.float32
         )
         places = self.param(
             "position_embedding",
@@ -118,8 +148,13 @@ class Decoder(nn.Module):
         # Gathered over fsdp before the lookup: XLA would else replicate the whole gather.
         tokens = partitioning.constrain(tokens, ("vocab", "features"))
         places = partitioning.constrain(places, ("positions", "features"))
-        hidden = tokens[inputs] + places[positions + jnp.int32(POSITION_OFFSET)]
-        hidden = partitioning.constrain(hidden.astype(dtype), ("batch", "length", "features"))
+        hidden = tokens[inputs]
+        if config.embedding_dim is not None:
+            project = self._projection("project_in", config.embedding_dim, config.d_model)
+            hidden = project(hidden).astype(jnp.float32)
+        hidden = hidden + places[positions + jnp.int32(POSITION_OFFSET)]
+        length = "residual_length" if cache is None else "length"
+        hidden = partitioning.constrain(hidden.astype(dtype), ("batch", length, "features"))
 
         layer_rngs = None
         if dropout_rng is not None:
@@ -129,8 +164,10 @@ class Decoder(nn.Module):
                 hidden = layers.dropout(hidden, config.dropout_rate, rngs[0])
 
         layer = DecoderLayer
-        if config.remat == "full":
-            layer = nn.remat(layer, prevent_cse=not config.scan_layers)
+        saved = REMAT[config.remat]
+        if saved is not None:
+            policy = jax.checkpoint_policies.save_only_these_names(*saved)
+            layer = nn.remat(layer, prevent_cse=not config.scan_layers, policy=policy)
         # Linen declares `in_axes` as a number; it takes one per argument.
         in_axes: Any = (0, 0, nn.broadcast)
         stack = nn.scan(
@@ -142,7 +179,26 @@ class Decoder(nn.Module):
             unroll=1 if config.scan_layers else config.num_layers,
         )(config, name="layers")
         hidden, cache = stack(hidden, layer_rngs, cache, context)
-        return layers.LayerNorm(name="final_norm")(hidden), cache
+        if config.final_norm:
+            hidden = layers.LayerNorm(name="final_norm")(hidden)
+        hidden = partitioning.constrain(hidden, ("batch", "length", "features"))
+        if config.embedding_dim is not None:
+            hidden = self._projection("project_out", config.d_model, config.embedding_dim)(hidden)
+        return hidden, cache
+
+    def _projection(self, name, width, new_width):
+        """A linear map without bias, in the compute dtype."""
+        config = self.config
+        dtype = jnp.dtype(config.dtype)
+        linear = layers.Linear(
+            (width,), (new_width,), config.init_std, dtype, has_bias=False, name=name
+        )
+        return lambda values: linear(values.astype(dtype))
+
+
+def _small_std(config):
+    """Standard deviation of the layers that end a block (Megatron's initialization)."""
+    return config.init_std / (2 * config.num_layers) ** 0.5
 
 
 def init_params(config: OptConfig, rng: Key[Array, ""]) -> Params:
@@ -161,9 +217,8 @@ def init_params(config: OptConfig, rng: Key[Array, ""]) -> Params:
 
 def logical_axes(config: OptConfig) -> dict[str, Any]:
     """The logical names of every parameter's axes, in the tree of `init_params`."""
-    del config  # Every size has the same tree.
     norm = {"scale": ("layers", "norm"), "bias": ("layers", "norm")}
-    return {
+    axes = {
         "token_embedding": ("vocab", "embed"),
         "position_embedding": ("positions", "embed"),
         "layers": {
@@ -180,8 +235,13 @@ def logical_axes(config: OptConfig) -> dict[str, Any]:
             "fc1": {"kernel": ("layers", "embed", "ffn"), "bias": ("layers", "ffn")},
             "fc2": {"kernel": ("layers", "ffn", "embed"), "bias": ("layers", "norm")},
         },
-        "final_norm": {"scale": ("norm",), "bias": ("norm",)},
     }
+    if config.embedding_dim is not None:
+        axes["project_in"] = {"kernel": ("embedding_width", "embed")}
+        axes["project_out"] = {"kernel": ("embed", "embedding_width")}
+    if config.final_norm:
+        axes["final_norm"] = {"scale": ("norm",), "bias": ("norm",)}
+    return axes
 
 
 def hidden_states(
@@ -194,8 +254,10 @@ def hidden_states(
     dropout_rng: Key[Array, ""] | None = None,
     cache: Cache | None = None,
     cache_index: Int[Array, " B"] | None = None,
-) -> tuple[Float[Array, "B T D"], Cache | None]:
-    """The decoder's output after the final norm, in the compute dtype, and the updated cache.
+) -> tuple[Float[Array, "B T E"], Cache | None]:
+    """What the head reads, in the compute dtype, and the updated cache.
+
+    That is the output after the final norm, E = D wide; with `embedding_dim` its projection to E.
 
     Args:
         segment_ids: 1, 2, ... per document of a row, 0 for padding. A token sees the earlier
@@ -225,7 +287,7 @@ def hidden_states(
 
 
 def logits(
-    config: OptConfig, params: Params, hidden: Float[Array, "*batch D"]
+    config: OptConfig, params: Params, hidden: Float[Array, "*batch E"]
 ) -> Float[Array, "*batch V"]:
     """Scores of the next token, float32, from the tied embedding."""
     dtype = jnp.dtype(config.dtype)

@@ -96,19 +96,23 @@ class Linear(nn.Module):
         input_shape: the last axes of the input, which are summed over.
         output_shape: the axes that take their place; they lead with the axis that may be sharded,
             so that flattening them keeps the shards whole.
+        has_bias: False for the projections of narrow embeddings.
     """
 
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     init_std: float
     dtype: jnp.dtype
+    has_bias: bool = True
 
     @nn.compact
     def __call__(self, inputs):
         """Returns [..., *output_shape] in `dtype`."""
         shape = (*self.input_shape, *self.output_shape)
         kernel = self.param("kernel", nn.initializers.normal(self.init_std), shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, self.output_shape, jnp.float32)
+        bias = jnp.zeros(self.output_shape, jnp.float32)
+        if self.has_bias:
+            bias = self.param("bias", nn.initializers.zeros, self.output_shape, jnp.float32)
         leading = inputs.shape[: inputs.ndim - len(self.input_shape)]
         size = functools.reduce(lambda a, b: a * b, self.input_shape)
         outputs: Any = linear(

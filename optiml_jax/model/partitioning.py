@@ -12,7 +12,7 @@ import contextlib
 import contextvars
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ DEFAULT_RULES: LogicalRules = {
     "vocab": "model",
     "positions": None,
     "embed": "fsdp",
+    "embedding_width": None,
     "heads": "model",
     "qkv": None,
     "head_dim": None,
@@ -38,6 +39,8 @@ DEFAULT_RULES: LogicalRules = {
     # Activations.
     "batch": ("data", "fsdp"),
     "length": None,
+    # The residual stream between blocks; "model" is sequence parallelism (arXiv 2205.05198).
+    "residual_length": None,
     "features": None,
 }
 _rules: contextvars.ContextVar[LogicalRules] = contextvars.ContextVar(
@@ -161,3 +164,25 @@ def constrain(values: jax.Array, names: Sequence[str | None]) -> jax.Array:
     if jax.sharding.get_abstract_mesh().empty:
         return values
     return jax.lax.with_sharding_constraint(values, partition_spec(names))
+
+
+def on_shards(
+    function: Callable[..., jax.Array],
+    inputs: Sequence[Sequence[str | None]],
+    output: Sequence[str | None],
+) -> Callable[..., jax.Array]:
+    """`function` run by every device of the mesh in use on its own part, by the logical axes.
+
+    For kernels, which XLA cannot cut. The function sees arrays of its part's shape, whole along
+    axes without a name; without a mesh, or on one device, it is returned as it is.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function
+    # A kernel's outputs do not say along which mesh axes they vary, so that is not checked.
+    return jax.shard_map(
+        function,
+        in_specs=tuple(partition_spec(names) for names in inputs),
+        out_specs=partition_spec(output),
+        check_vma=False,
+    )

@@ -9,7 +9,8 @@ things keep it cheap and exact:
 2. Each chunk's gradient is made beside its loss, in the forward pass, so that nothing of size
    [tokens, V] outlives its chunk and the backward pass is one multiplication.
 
-The chunk cuts the time axis, so that rows stay where the mesh put them.
+The chunk cuts the time axis, so that rows stay where the mesh put them. The table's gradient is
+summed over the rows of each device first, and over devices once, after the last chunk.
 """
 
 import functools
@@ -31,7 +32,7 @@ MIN_CHUNK_TOKENS, MAX_CHUNK_TOKENS = 128, 512
 def summed_cross_entropy(
     config: OptConfig,
     params: dict,
-    hidden: Float[Array, "B T D"],
+    hidden: Float[Array, "B T E"],
     targets: Int[Array, "B T"],
     loss_weights: Float[Array, "B T"],
     *,
@@ -68,14 +69,21 @@ def summed_cross_entropy(
     )
     table = partitioning.constrain(params["token_embedding"], ("vocab", "features"))
     total: Any = _ordered_loss(
-        ordered_hidden, table, ordered_targets, ordered_weights, chunk, config.dtype
+        ordered_hidden,
+        table,
+        ordered_targets,
+        ordered_weights,
+        chunk,
+        row_shards if batch % row_shards == 0 else 1,
+        config.dtype,
     )
     return total, jnp.sum(weights)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _ordered_loss(hidden, table, targets, weights, chunk, dtype):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _ordered_loss(hidden, table, targets, weights, chunk, row_shards, dtype):
     """The summed loss of rows whose weighted positions come first."""
+    del row_shards
     kernel = table.astype(dtype)
 
     def add_chunk(index, total):
@@ -85,7 +93,7 @@ def _ordered_loss(hidden, table, targets, weights, chunk, dtype):
     return lax.fori_loop(0, _num_chunks(weights, chunk), add_chunk, jnp.float32(0.0))
 
 
-def _ordered_loss_forward(hidden, table, targets, weights, chunk, dtype):
+def _ordered_loss_forward(hidden, table, targets, weights, chunk, row_shards, dtype):
     kernel = table.astype(dtype)
 
     def add_chunk(index, carry):
@@ -93,24 +101,29 @@ def _ordered_loss_forward(hidden, table, targets, weights, chunk, dtype):
         loss, (rows, scores_gradient) = _chunk(hidden, kernel, targets, weights, index, chunk)
         scores_gradient = scores_gradient.astype(dtype)
         rows_gradient = jnp.dot(scores_gradient, kernel).astype(hidden.dtype)
-        flat = scores_gradient.reshape(-1, scores_gradient.shape[-1])
-        table_gradient += jnp.dot(
-            flat.T, rows.reshape(-1, rows.shape[-1]), preferred_element_type=jnp.float32
+        table_gradient += jnp.einsum(
+            "snv,sne->sve",
+            scores_gradient.reshape(row_shards, -1, scores_gradient.shape[-1]),
+            rows.reshape(row_shards, -1, rows.shape[-1]),
+            preferred_element_type=jnp.float32,
         )
+        table_gradient = partitioning.constrain(table_gradient, ("batch", "vocab", "features"))
         hidden_gradient = lax.dynamic_update_slice_in_dim(
             hidden_gradient, rows_gradient, index * chunk, axis=1
         )
         return total + loss, hidden_gradient, table_gradient
 
-    start = (jnp.float32(0.0), jnp.zeros_like(hidden), jnp.zeros(table.shape, jnp.float32))
+    zeros = jnp.zeros((row_shards, *table.shape), jnp.float32)
+    start = (jnp.float32(0.0), jnp.zeros_like(hidden), zeros)
     total, hidden_gradient, table_gradient = lax.fori_loop(
         0, _num_chunks(weights, chunk), add_chunk, start
     )
+    table_gradient = partitioning.constrain(jnp.sum(table_gradient, axis=0), ("vocab", "embed"))
     return total, (hidden_gradient, table_gradient)
 
 
-def _ordered_loss_backward(chunk, dtype, saved, gradient):
-    del chunk, dtype
+def _ordered_loss_backward(chunk, row_shards, dtype, saved, gradient):
+    del chunk, row_shards, dtype
     hidden_gradient, table_gradient = saved
     scaled = hidden_gradient * gradient.astype(hidden_gradient.dtype)
     return scaled, table_gradient * gradient, None, None

@@ -46,6 +46,7 @@ class EvalJob:
         model: must be the checkpoint's; it decides dtype and back-end.
         mixture_or_task_name: a mixture, benchmark or task of the store; None for its own mixture.
         mixture_or_task_module: your modules of SeqIO tasks, see `train_job`.
+        logical_axis_rules: see `train_job`.
         roles: which tasks: held-out instances of `train` tasks, `validation`, `test`.
     """
 
@@ -57,6 +58,7 @@ class EvalJob:
     evaluation: EvalConfig
     mixture_or_task_name: str | None = None
     mixture_or_task_module: str | Sequence[str] | None = None
+    logical_axis_rules: partitioning.LogicalRules | None = None
     roles: Sequence[str] = ROLES
 
     def __post_init__(self):
@@ -111,7 +113,8 @@ def resolve(job: EvalJob) -> Parts:
     evaluator.plan(records, tasks, job.evaluation)
     decoding.check_room(job.model, job.evaluation.max_new_tokens, len(prompt_prefix(card)))
     mesh = partitioning.make_mesh(job.mesh)
-    partitioning.check_divides(job.model, mesh)
+    with partitioning.use_rules(job.logical_axis_rules or {}):
+        partitioning.check_divides(job.model, mesh)
     return Parts(store, tasks, records, card, step, vocabulary, mesh)
 
 
@@ -150,6 +153,11 @@ def prompt_prefix(card: checkpoints.ModelCard) -> tuple[int, ...]:
 
 def run(job: EvalJob, parts: Parts, config_text: str, command_line: str) -> int:
     """Evaluates, prints the table, and returns the exit code."""
+    with partitioning.use_rules(job.logical_axis_rules or {}):
+        return _run(job, parts, config_text, command_line)
+
+
+def _run(job: EvalJob, parts: Parts, config_text: str, command_line: str) -> int:
     directory = pathlib.Path(job.output_dir)
     is_first = jax.process_index() == 0
     try:

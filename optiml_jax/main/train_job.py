@@ -27,7 +27,7 @@ from optiml_jax.eval import tasks as eval_tasks
 from optiml_jax.eval.evaluator import EvalConfig
 from optiml_jax.infer import decoding, engine
 from optiml_jax.main import checks, eval_job, run_record, user_tasks
-from optiml_jax.model import partitioning
+from optiml_jax.model import attention, partitioning
 from optiml_jax.model.config import OptConfig
 from optiml_jax.model.partitioning import MeshConfig
 from optiml_jax.train import checkpoints, loop
@@ -49,6 +49,8 @@ class TrainJob:
         mixture_or_task_module: your modules of SeqIO tasks (a name, several with commas, or a
             list), imported at the start; the rates that a SeqIO mixture has there count. None: the
             store's own, without SeqIO.
+        logical_axis_rules: where logical axes lie on the mesh, where that differs from
+            `partitioning.DEFAULT_RULES`, e.g. {"residual_length": "model"}.
         initial_checkpoint_path: MODEL_DIR or checkpoint whose parameters the run starts from;
             None draws them. Optimizer, schedule and data begin anew.
         loss_on: "targets" (instruction tuning) or "all" (pre-training), see `data.stream`.
@@ -67,6 +69,7 @@ class TrainJob:
     task_feature_lengths: Mapping[str, int]
     mixture_or_task_name: str | None = None
     mixture_or_task_module: str | Sequence[str] | None = None
+    logical_axis_rules: partitioning.LogicalRules | None = None
     initial_checkpoint_path: str | None = None
     loss_on: str = "targets"
     evaluation: EvalConfig | None = None
@@ -138,8 +141,7 @@ def resolve(job: TrainJob) -> Parts:
         card, _ = checks.read_checkpoint(job.initial_checkpoint_path)
         checks.check_same_model(job.model, card, job.initial_checkpoint_path)
         checks.check_same_vocabulary(vocabulary, card, job.initial_checkpoint_path, job.store)
-    mesh = partitioning.make_mesh(job.mesh)
-    partitioning.check_divides(job.model, mesh, job.loop.batch_size, job.loop.num_microbatches)
+    mesh = check_shapes(job, jax.devices())
     config = stream.StreamConfig(
         mixture_or_task_name=job.mixture_or_task_name,
         mixture=job.mixture,
@@ -161,8 +163,51 @@ def resolve(job: TrainJob) -> Parts:
     return Parts(store, vocabulary, mesh, source, tasks, records)
 
 
+def check_shapes(job: TrainJob, devices: Sequence[Any]) -> Mesh:
+    """The job's mesh over `devices`, on which model and batch are known to divide.
+
+    Raises:
+        InputError: names the dimension that does not, or what the attention back-end cannot do.
+    """
+    mesh = partitioning.make_mesh(job.mesh, devices)
+    with partitioning.use_rules(job.logical_axis_rules or {}):
+        partitioning.check_divides(
+            job.model,
+            mesh,
+            job.loop.batch_size,
+            job.loop.num_microbatches,
+            length=job.feature_length,
+        )
+    _attention(job, mesh)
+    return mesh
+
+
+def _attention(job: TrainJob, mesh: Mesh) -> attention.Choice:
+    """The back-end that the job's steps run, and why."""
+    rate = job.model.attention_dropout_rate
+    choice = attention.choose(
+        job.model.attention,
+        mesh.devices.flat[0].platform,
+        head_dim=job.model.head_dim,
+        dtype=job.model.dtype,
+        dropout_rate=rate,
+    )
+    if rate > 0.0 and choice.back_end in attention.WITHOUT_DROPOUT:
+        raise InputError(
+            f"OptConfig.attention is '{choice.back_end}', which holds no attention probabilities "
+            f"and cannot drop any, but attention_dropout_rate is {rate}. Set "
+            "--gin.ATTENTION_DROPOUT_RATE=0.0, or --gin.OptConfig.attention=\"'dense'\"."
+        )
+    return choice
+
+
 def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int:
     """Trains, and returns the exit code; the config goes into MODEL_DIR first."""
+    with partitioning.use_rules(job.logical_axis_rules or {}):
+        return _run(job, parts, config_text, command_line)
+
+
+def _run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int:
     card = checkpoints.ModelCard(job.model, vocabulary_digest=parts.vocabulary.digest)
     directory = checkpoints.prepare_model_dir(job.model_dir, card, parts.vocabulary.save)
     # A run that goes on in there must not see its config.gin change.
@@ -192,6 +237,11 @@ def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int
 
 def describe(job: TrainJob, parts: Parts) -> str:
     """What the job would do, after tracing a step with abstract shapes; compiles nothing."""
+    with partitioning.use_rules(job.logical_axis_rules or {}):
+        return _describe(job, parts)
+
+
+def _describe(job: TrainJob, parts: Parts) -> str:
     state = states.abstract_state(job.model, job.optimizer, parts.mesh)
     leaves = jax.tree.leaves(state)
     per_device = sum(
@@ -212,9 +262,11 @@ def describe(job: TrainJob, parts: Parts) -> str:
     num_tokens = sum(task.num_tokens for task in tasks)
     tokens = math.prod(rows)
     shape = " x ".join(f"{name}={size}" for name, size in parts.mesh.shape.items())
+    attends = _attention(job, parts.mesh)
     lines = {
         "model": f"{job.model.num_params():,} parameters, {job.model.num_layers} layers, width "
         f"{job.model.d_model}, {job.model.num_heads} heads, computes in {job.model.dtype}",
+        "attention": f"{attends.back_end}: {attends.reason}; rematerialisation: {job.model.remat}",
         "state": f"{per_device / 2**20:,.1f} MiB a device (parameters and optimizer; gradients and "
         "activations come on top)",
         "mesh": f"{shape} over {parts.mesh.size} {jax.devices()[0].platform} device(s), "

@@ -78,7 +78,7 @@ class OptConfig:
     init_std: float = 0.006
     remat: str = "none"
     scan_layers: bool = True
-    attention: str = "dense"
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         for name in (*SIZE_FIELDS, "embedding_dim"):

@@ -89,12 +89,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def check_divides(
-    config: OptConfig, mesh: Mesh, batch_size: int | None = None, num_microbatches: int = 1
+    config: OptConfig,
+    mesh: Mesh,
+    batch_size: int | None = None,
+    num_microbatches: int = 1,
+    *,
+    length: int | None = None,
 ) -> None:
     """Checks that every dimension which the mesh cuts divides evenly.
 
     Args:
         batch_size: rows of the global batch, checked when given.
+        length: tokens of a row, checked when given.
 
     Raises:
         InputError: names the dimension, the mesh axis and the change that helps.

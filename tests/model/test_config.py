@@ -11,7 +11,7 @@ from optiml_jax.model.config import OptConfig
 TINY = {"vocab_size": 32, "num_layers": 2, "num_heads": 2, "d_model": 8, "ffn_dim": 16}
 
 # Parameters of transformers' OPTForCausalLM of the same sizes, tied ones counted once.
-COUNTS = {"125m": 125_239_296, "1.3b": 1_315_758_080, "6.7b": 6_658_473_984}
+COUNTS = {"125m": 125_239_296, "350m": 331_196_416, "1.3b": 1_315_758_080, "6.7b": 6_658_473_984}
 
 
 @pytest.mark.parametrize(("size", "count"), COUNTS.items())
@@ -50,6 +50,9 @@ def test_json_round_trip():
         ({"dtype": "bfloat15"}, "unknown dtype 'bfloat15'. Did you mean 'bfloat16'"),
         ({"remat": "ful"}, "Did you mean 'full'"),
         ({"attention": "densse"}, "Did you mean 'dense'"),
+        ({"norm_placement": "pots"}, "unknown norm_placement 'pots'"),
+        ({"norm_placement": "post"}, "'final_norm' is True with norm_placement 'post'"),
+        ({"embedding_dim": 0}, "'embedding_dim' is 0"),
     ],
 )
 def test_wrong_fields_are_refused(change, message):

@@ -7,7 +7,7 @@ import pytest
 
 from optiml_jax import types
 from optiml_jax.model import decoder
-from optiml_jax.model.config import OptConfig
+from optiml_jax.model.config import REMAT, OptConfig
 
 CONFIG = OptConfig(
     vocab_size=40,
@@ -19,13 +19,30 @@ CONFIG = OptConfig(
     dtype="float32",
     embedding_dropout=True,
 )
+# The architecture of 350M, and that of the first uploads to Hugging Face.
+POST = dataclasses.replace(CONFIG, norm_placement="post", final_norm=False, embedding_dim=12)
+VARIANTS = {
+    "pre": CONFIG,
+    "post": POST,
+    "no_final_norm": dataclasses.replace(CONFIG, final_norm=False),
+}
 hidden_states = jax.jit(decoder.hidden_states, static_argnums=0)
 init_params = jax.jit(decoder.init_params, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
 def params():
-    drawn = init_params(CONFIG, jax.random.key(0))
+    return _draw(CONFIG)
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request):
+    """A config and its parameters."""
+    return VARIANTS[request.param], _draw(VARIANTS[request.param])
+
+
+def _draw(config):
+    drawn = init_params(config, jax.random.key(0))
     # Larger and everywhere: with 0.006 and zero biases a mistake may hide in the rounding.
     leaves, tree = jax.tree.flatten(drawn)
     keys = jax.random.split(jax.random.key(1), len(leaves))
@@ -76,8 +93,34 @@ def test_initial_distribution():
     assert not np.allclose(layers["fc1"]["kernel"][0], layers["fc1"]["kernel"][1])
 
 
-def test_logical_axes_mirror_the_parameters(params):
-    axes = decoder.logical_axes(CONFIG)
+def test_narrow_embeddings_start_as_the_rest():
+    config = dataclasses.replace(POST, d_model=64, vocab_size=512, embedding_dim=32)
+    params = init_params(config, jax.random.key(0))
+    assert params["token_embedding"].shape == (512, 32)
+    assert params["position_embedding"].shape == (34, 64)
+    for name, shape in (("project_in", (32, 64)), ("project_out", (64, 32))):
+        assert set(params[name]) == {"kernel"}
+        assert params[name]["kernel"].shape == shape
+        assert float(jnp.std(params[name]["kernel"])) == pytest.approx(0.006, rel=0.05)
+    assert "final_norm" not in params
+
+
+def test_post_norm_normalises_the_sum():
+    """A post-LN layer's output has the mean and the spread that its last norm gives."""
+    params = _draw(POST)
+    norm = {"scale": jnp.full((3, 16), 2.0), "bias": jnp.full((3, 16), 0.5)}
+    params["layers"]["ffn_norm"] = norm
+    config = dataclasses.replace(POST, embedding_dim=None)
+    tree = {**params, "token_embedding": jnp.ones((40, 16)) * params["token_embedding"][:, :1]}
+    tree = {name: leaf for name, leaf in tree.items() if "project" not in name}
+    hidden, _ = hidden_states(config, tree, *_pack([_documents([6])], 6))
+    np.testing.assert_allclose(np.mean(hidden, -1), 0.5, atol=1e-5)
+    np.testing.assert_allclose(np.std(hidden, -1), 2.0, rtol=1e-3)
+
+
+def test_logical_axes_mirror_the_parameters(variant):
+    config, params = variant
+    axes = decoder.logical_axes(config)
     flat = jax.tree.map(
         lambda names, leaf: len(names) == leaf.ndim,
         axes,
@@ -88,12 +131,13 @@ def test_logical_axes_mirror_the_parameters(params):
     assert jax.tree.structure(flat) == jax.tree.structure(params)
 
 
-def test_packed_equals_alone(params):
+def test_packed_equals_alone(variant):
+    config, params = variant
     documents = _documents([5, 1, 7, 3])
-    packed, _ = hidden_states(CONFIG, params, *_pack([documents], 20))
+    packed, _ = hidden_states(config, params, *_pack([documents], 20))
     start = 0
     for document in documents:
-        alone, _ = hidden_states(CONFIG, params, *_pack([[document]], len(document)))
+        alone, _ = hidden_states(config, params, *_pack([[document]], len(document)))
         place = slice(start, start + len(document))
         np.testing.assert_allclose(packed[0, place], alone[0], rtol=1e-5, atol=1e-5)
         start += len(document)
@@ -105,25 +149,57 @@ def test_rows_of_padding_are_finite(params):
     assert np.isfinite(hidden).all()
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
-@pytest.mark.parametrize("scan_layers", [True, False])
-def test_scan_remat_and_unrolled_agree(params, scan_layers, remat):
-    """With dropout on: the draws must be the same too."""
-    rows = _pack([_documents([5, 4]), _documents([8], 1)], 10)
-
-    def total(config, params):
+def _gradient(config, params, rows):
+    def total(params):
         hidden, _ = decoder.hidden_states(config, params, *rows, dropout_rng=jax.random.key(7))
         return jnp.sum(jnp.sin(hidden))
 
-    grad = jax.jit(jax.value_and_grad(total, argnums=1), static_argnums=0)
-    other = dataclasses.replace(CONFIG, scan_layers=scan_layers, remat=remat)
-    (plain, plain_gradients), (value, gradients) = grad(CONFIG, params), grad(other, params)
+    return jax.jit(jax.value_and_grad(total)), params
+
+
+@pytest.mark.parametrize(
+    ("name", "remat", "scan_layers"),
+    [
+        *(("pre", remat, True) for remat in REMAT if remat != "none"),
+        ("pre", "none", False),
+        ("pre", "full", False),
+        ("post", "full", False),
+        ("no_final_norm", "minimal", False),
+    ],
+)
+def test_scan_remat_and_unrolled_agree(name, remat, scan_layers):
+    """With dropout on: the draws must be the same too."""
+    config = VARIANTS[name]
+    params = _draw(config)
+    rows = _pack([_documents([5, 4]), _documents([8], 1)], 10)
+
+    def run(config):
+        gradient, arguments = _gradient(config, params, rows)
+        return gradient(arguments)
+
+    other = dataclasses.replace(config, scan_layers=scan_layers, remat=remat)
+    (plain, plain_gradients), (value, gradients) = run(config), run(other)
     assert float(value) == pytest.approx(float(plain), rel=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4),
         gradients,
         plain_gradients,
     )
+
+
+def test_remat_computes_again_what_it_does_not_save(params):
+    """Matrix products of the backward pass: the scores alone; with fc1 and the mixing; all five.
+
+    fc2 is never computed again: nothing in the backward pass asks for its output.
+    """
+    rows = _pack([_documents([5, 4])], 10)
+    counts = {}
+    for remat in REMAT:
+        config = dataclasses.replace(CONFIG, remat=remat)
+        gradient, arguments = _gradient(config, params, rows)
+        counts[remat] = gradient.lower(arguments).as_text().count("stablehlo.dot_general")
+    again = {remat: count - counts["none"] for remat, count in counts.items()}
+    assert again == {"none": 0, "minimal": 1, "save_projections": 3, "full": 5}
 
 
 def test_layers_are_unrolled_without_a_loop(params):
@@ -155,9 +231,10 @@ def test_dropout_places(params):
 
 
 @pytest.mark.parametrize("scan_layers", [True, False])
-def test_cache_equals_no_cache(params, scan_layers):
+def test_cache_equals_no_cache(variant, scan_layers):
     """Prefill of ragged prompts, then steps of one token, against whole rows."""
-    config = dataclasses.replace(CONFIG, scan_layers=scan_layers)
+    config, params = variant
+    config = dataclasses.replace(config, scan_layers=scan_layers)
     documents = _documents([9, 12, 4])
     prompts, steps, length = [5, 7, 1], 3, 16
     whole, segments, positions = _pack([[document] for document in documents], 12)

@@ -12,13 +12,15 @@ TEST_FLAGS ?= -n 2 --dist loadfile
 QUICK := not slow and not tpu_compile and not parity and not multiprocess
 WHOLE := not tpu_compile
 
-.PHONY: help install demo check test bench lint types screenshots clean
+.PHONY: help install demo check test test-tpu precompile-all bench lint types screenshots clean
 
 help:
 	@echo "make install   .venv with everything pinned by constraints.txt"
 	@echo "make demo      from raw text to a report, minutes on a CPU, in optiml_demo/"
 	@echo "make check     format, lint, types, layers, quick tests"
 	@echo "make test      check and the whole suite"
+	@echo "make test-tpu  small recipes compiled for TPU slices (no TPU needed)"
+	@echo "make precompile-all   every recipe of gin/pods compiled for its slice, goes on after a stop"
 	@echo "make bench     every benchmark, printed as tables"
 	@echo "make screenshots REPORT=FILE   pictures of a report.html, in docs/images"
 	@echo "make clean     removes .venv and caches"
@@ -48,11 +50,19 @@ check: lint types
 test: lint types
 	$(BIN)/python -m pytest -q $(TEST_FLAGS) -m '$(WHOLE)'
 
+# Compiles small recipes for TPU slices, with libtpu and without a TPU.
+test-tpu: $(STAMP)
+	$(BIN)/python -m pytest -q -m tpu_compile
+
+# Every recipe of gin/pods; hours on two cores. Start it again and it goes on.
+precompile-all: $(STAMP)
+	$(BIN)/python benchmarks/precompile_all.py
+
 demo: $(STAMP)
 	$(BIN)/optiml demo
 
 bench: $(STAMP)
-	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	set -e; for file in $(filter-out benchmarks/precompile_all.py,$(wildcard benchmarks/*.py)); do echo "== $$file"; $(BIN)/python $$file; done
 
 screenshots: $(STAMP)
 	$(BIN)/python docs/make_screenshots.py $(REPORT)

@@ -50,6 +50,7 @@ setup(
         "jax>=0.10.2",
         "jaxtyping>=0.3",
         "jinja2>=3.1",
+        "ml_dtypes>=0.5",
         "numpy>=2.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12",
@@ -65,9 +66,12 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2"],
         "gpu": ["jax[cuda12]>=0.10.2"],
-        "convert": [TORCH],
+        # `.bin` and `.pt` files are read without torch, so converting needs nothing more.
+        "convert": [],
         "dev": [
             "build>=1.2",
+            # The TPU compiler: tests compile for slices with it, without a TPU.
+            "libtpu>=0.0.42",
             # With its own Node.js from PyPI, so that a machine without one can check types.
             "pyright[nodejs]>=1.1.400",
             "pytest>=8.3",

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-ORDER = ("errors", "types", "bench", "data", "model", "infer", "train", "eval", "main")
+ORDER = ("errors", "types", "bench", "data", "model", "infer", "train", "ahead", "eval", "main")
 ALLOWED = {
     name: set(ORDER[: position + 1]) - ({"data"} if name == "model" else set())
     for position, name in enumerate(ORDER)
@@ -115,7 +115,7 @@ def loaded_modules(code):
 def test_training_stacks_load_neither_tensorflow_nor_seqio():
     loaded = loaded_modules(
         "import pkgutil, importlib, optiml_jax\n"
-        "for package in ('bench', 'data', 'model', 'infer', 'train', 'eval', 'main'):\n"
+        "for package in ('bench', 'data', 'model', 'infer', 'train', 'ahead', 'eval', 'main'):\n"
         "    module = importlib.import_module(f'optiml_jax.{package}')\n"
         "    for found in pkgutil.walk_packages(module.__path__, module.__name__ + '.'):\n"
         f"        if found.name not in {SEQIO_MODULES}:\n"

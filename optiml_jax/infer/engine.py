@@ -2,7 +2,8 @@
 
 `Engine` holds parameters and a vocabulary and offers two verbs: `generate` continues sources,
 `rank` chooses among options. Tokenization is training's (`data.tokenization`): one space joins
-source and answer, and both are tokenized as one text.
+source and answer, and both are tokenized as one text. Neighbour: `session` continues one source
+after the other, token by token.
 
 Where no token stands before the first one to predict (an empty source under an empty prefix),
 `</s>` does: a model predicts nothing from nothing.
@@ -23,7 +24,8 @@ from jax.sharding import Mesh
 from optiml_jax import errors
 from optiml_jax.data import tokenization, vocabularies
 from optiml_jax.errors import InputError
-from optiml_jax.infer import arrays, decoding, scoring
+from optiml_jax.infer import arrays, beam, decoding, scoring
+from optiml_jax.infer.settings import DecodingConfig
 from optiml_jax.model import partitioning
 from optiml_jax.model.config import OptConfig
 
@@ -69,13 +71,17 @@ class Generation:
         text: what was generated, stripped of surrounding white space.
         num_tokens: tokens generated, `</s>` not counted.
         truncated: the source was cut on the left to fit.
-        stopped: `</s>` came before the limit.
+        stopped: `</s>` or a stop string came before the limit.
+        score: log-probability / length ** length_penalty of a beam; None where none was searched.
+        others: the next best beams, where more than one was asked for.
     """
 
     text: str
     num_tokens: int
     truncated: bool
     stopped: bool = False
+    score: float | None = None
+    others: "tuple[Generation, ...]" = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,30 +141,48 @@ class Engine:
     def generate(
         self,
         sources: Sequence[str],
-        max_new_tokens: int = decoding.MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
         batch_size: int | None = None,
+        settings: DecodingConfig | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[Generation]:
-        """Continues each source greedily, until `</s>` or `max_new_tokens`.
+        """Continues each source until `</s>`, a stop string or the limit; greedily by default.
 
         Trailing spaces of a source are dropped: the space before an answer is the answer's.
+
+        Args:
+            max_new_tokens: in place of the one of `settings`.
+            numbers: what each source draws its random numbers by (default 0, 1, ...), so that a
+                list may be given in parts.
 
         Raises:
             InputError: the model has no room for `max_new_tokens`.
         """
-        encoded = self.vocabulary.encode_batch([source.rstrip(" ") for source in sources])
-        prefixes = [self._prefix(ids) for ids in encoded]
-        decoded = decoding.greedy(
-            self.config,
-            self.params,
-            [[*prefix, *ids] for prefix, ids in zip(prefixes, encoded)],
-            max_new_tokens,
-            self.vocabulary.eos_id,
-            num_prefix=len(self.prompt_prefix),
-            batch_size=batch_size or self.generate_batch_size,
+        settings = settings or DecodingConfig()
+        if max_new_tokens is not None:
+            decoding.check_room(self.config, max_new_tokens, len(self.prompt_prefix))
+            settings = dataclasses.replace(settings, max_new_tokens=max_new_tokens)
+        prompts = self.prompts_of(sources)
+        batch_size = batch_size or self.generate_batch_size
+        eos_id, num_prefix = self.vocabulary.eos_id, len(self.prompt_prefix)
+        if settings.num_beams > 1:
+            beams = beam.search(
+                *(self.config, self.params, prompts, settings, eos_id),
+                num_prefix=num_prefix,
+                batch_size=batch_size,
+                mesh=self.mesh,
+            )
+            return [self._best(*found) for found in zip(beams.found, beams.truncated)]
+        decoded = decoding.decode(
+            *(self.config, self.params, prompts, settings, eos_id),
+            num_prefix=num_prefix,
+            numbers=numbers,
+            ends=functools.partial(self._end, settings) if settings.stop else None,
+            batch_size=batch_size,
             mesh=self.mesh,
         )
         return [
-            Generation(self.vocabulary.decode(ids).strip(), len(ids), truncated, stopped)
+            Generation(self.text_of(ids, settings), len(ids), truncated, stopped)
             for ids, truncated, stopped in zip(decoded.tokens, decoded.truncated, decoded.stopped)
         ]
 
@@ -234,6 +258,47 @@ class Engine:
             for values in jax.tree.leaves(_checksums(self.params)):
                 sha.update(np.asarray(values).tobytes())
         return sha.hexdigest()[:16]
+
+    def check_prompts(self, prompts: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Checks what `rank` would refuse, without the model.
+
+        Raises:
+            PromptError: tells which prompt.
+        """
+        self._sequences(prompts, False)
+
+    def prompts_of(self, sources: Sequence[str]) -> list[list[int]]:
+        """Token ids of sources, behind the prefix."""
+        encoded = self.vocabulary.encode_batch([source.rstrip(" ") for source in sources])
+        return [[*self._prefix(ids), *ids] for ids in encoded]
+
+    def text_of(self, ids: Sequence[int], settings: DecodingConfig) -> str:
+        """The text of new tokens, cut before a stop string, without white space around it."""
+        text = self.vocabulary.decode(ids)
+        return text[: settings.end_of(text)].strip()
+
+    def _end(self, settings: DecodingConfig, ids: Sequence[int]) -> int | None:
+        """How many of `ids` it takes to spell the first stop string, or None."""
+        if settings.end_of(self.vocabulary.decode(ids)) is None:
+            return None
+        counts = range(1, len(ids) + 1)
+        return next(
+            n for n in counts if settings.end_of(self.vocabulary.decode(ids[:n])) is not None
+        )
+
+    def _best(self, beams: Sequence[beam.Beam], truncated: bool) -> Generation:
+        """The first beam, with the others."""
+        first, *others = (
+            Generation(
+                self.vocabulary.decode(one.tokens).strip(),
+                len(one.tokens),
+                truncated,
+                one.stopped,
+                one.score,
+            )
+            for one in beams
+        )
+        return dataclasses.replace(first, others=tuple(others))
 
     def _prefix(self, ids: Sequence[int]) -> tuple[int, ...]:
         """What stands before a source of these ids."""

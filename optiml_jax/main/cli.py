@@ -20,11 +20,15 @@ from optiml_jax.errors import InputError
 from optiml_jax.main import (
     compare,
     completion,
+    convert,
     demo,
     doctor,
     evaluate,
     flags,
+    generate,
+    infer,
     inspect,
+    precompile,
     prepare,
     report,
     train,
@@ -39,8 +43,12 @@ COMMANDS = {
     "prepare": prepare,
     "train": train,
     "eval": evaluate,
+    "infer": infer,
+    "generate": generate,
+    "precompile": precompile,
     "compare": compare,
     "inspect": inspect,
+    "convert": convert,
     "doctor": doctor,
     "completion": completion,
     "report": report,
@@ -57,6 +65,7 @@ generalization.
   optiml prepare super_natural_instructions --data_dir=DIR --out=STORE
   optiml train --gin_file=models/opt_tiny.gin --gin_file=runs/finetune.gin ...
   optiml eval --gin_file=models/opt_tiny.gin --gin_file=runs/eval.gin ...
+  optiml convert --from_hf=DIR --out=MODEL_DIR
 
 `optiml COMMAND --help` shows a command's flags and whole examples.
 """
@@ -107,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         # The reader of a pipe (`| head`) left. What only shows something is done by that; other
         # commands were cut short.
-        shows = command in (None, "compare", "inspect", "doctor", "completion") or {
+        shows = command in (None, "compare", "inspect", "doctor", "completion", "precompile") or {
             "-h",
             "--help",
             "--version",

@@ -11,8 +11,8 @@ took the flags off the command line. Left out on purpose: gin's own file reader 
 fails on folders named as ours) and dynamic registration (a name is either known or an error).
 
 Rules beyond gin's:
-  1. A macro defined in a file of a folder `models/` may stay unused, for such files serve every
-     run; any other unused macro is refused.
+  1. A macro defined in a file of a folder `models/` or `pods/` may stay unused, for such files
+     serve every run; any other unused macro is refused.
   2. A macro that stands for a configurable (`MODEL = @OptConfig()`) is written into the places
      that name it, so that the effective config reads without gin's scopes of macros.
 """
@@ -38,6 +38,8 @@ from optiml_jax import errors
 from optiml_jax.errors import InputError
 
 MODEL_FOLDER = "models"
+SHARED_FOLDERS = (MODEL_FOLDER, "pods")
+"""Folders whose files serve every run; see rule 1."""
 COMMANDS = {"train": "optiml train", "evaluate": "optiml eval"}
 """Root configurable -> the command that it belongs to, for files given to another command."""
 
@@ -129,13 +131,19 @@ def sources(args: Any) -> Sources:
     return Sources(tuple(args.gin_file), paths, tuple(bindings))
 
 
-def build(config: Sources, root: str, configurables: Mapping[str, Callable[..., Any]]) -> Built:
+def build(
+    config: Sources,
+    root: str,
+    configurables: Mapping[str, Callable[..., Any]],
+    unset: Mapping[str, Any] | None = None,
+) -> Built:
     """Reads, checks and builds a configuration.
 
     Args:
         config: files and flags.
         root: the configurable that is called; its bindings reach all others.
         configurables: name in gin -> dataclass or function, the root included.
+        unset: macros that may stay unset though a file requires them, and what they are then.
 
     Raises:
         InputError: anything a user wrote wrongly, with its place and the nearest name.
@@ -143,7 +151,7 @@ def build(config: Sources, root: str, configurables: Mapping[str, Callable[..., 
     gin.clear_config()
     for name, configurable in configurables.items():
         _register(name, configurable)
-    statements = read(config)
+    statements = [_unless_set(statement, unset or {}) for statement in read(config)]
     table = {statement.key: statement for statement in statements}
     check(statements, table, root)
     for statement in table.values():
@@ -154,6 +162,15 @@ def build(config: Sources, root: str, configurables: Mapping[str, Callable[..., 
             target = (statement.shown, "gin.macro", "value")
         gin.bind_parameter(target, _to_gin(statement.value, table))
     return Built(_call(root), gin.operative_config_str(max_line_length=100))
+
+
+def configures(
+    config: Sources, root: str, configurables: Mapping[str, Callable[..., Any]]
+) -> bool:
+    """Whether any file or flag binds a parameter of `root`."""
+    for name, configurable in configurables.items():
+        _register(name, configurable)
+    return any(statement.selector == root for statement in read(config))
 
 
 def gin_folder() -> pathlib.Path:
@@ -266,7 +283,7 @@ def _read_file(
     path = find_file(name, search_paths).resolve()
     if path in including:
         raise InputError(f"{including[-1]}: include '{name}' leads back to a file being read.")
-    in_model_file = path.parent.name == MODEL_FOLDER
+    in_model_file = path.parent.name in SHARED_FOLDERS
     try:
         text = path.read_text("utf-8")
         parser = config_parser.ConfigParser(text, _Delegate())
@@ -302,6 +319,12 @@ def _statement(
     if parsed.arg_name not in parameters:
         raise errors.unknown(f"parameter of {selector}", parsed.arg_name, parameters, where)
     return Statement(parsed.scope, selector, parsed.arg_name, parsed.value, where, in_model_file)
+
+
+def _unless_set(statement: Statement, unset: Mapping[str, Any]) -> Statement:
+    if statement.selector or statement.name not in unset or not _is_required(statement.value):
+        return statement
+    return dataclasses.replace(statement, value=unset[statement.name])
 
 
 def _import(statement: config_parser.ImportStatement, where: str) -> None:

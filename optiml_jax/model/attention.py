@@ -14,7 +14,7 @@ decoder calls; `choose` tells what "auto" means on a platform, and why.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -119,6 +119,7 @@ def choose(
     *,
     head_dim: int = 64,
     dtype: str = "bfloat16",
+    length: int | None = None,
     dropout_rate: float = 0.0,
 ) -> Choice:
     """The back-end that `name` stands for on `platform`, and why.
@@ -144,23 +145,14 @@ def choose(
             "dense",
             f"{fused} cannot drop attention probabilities (attention_dropout_rate {dropout_rate})",
         )
-    if fused == "cudnn" and (problem := cudnn_problem(head_dim, dtype)):
+    if fused == "cudnn" and (problem := cudnn_problem(head_dim, dtype, length)):
         return Choice("dense", f"cudnn cannot: {problem}")
     return Choice(fused, f"the platform is {platform}")
 
 
-def resolve(
-    name: str,
-    platform: str,
-    *,
-    head_dim: int = 64,
-    dtype: str = "bfloat16",
-    dropout_rate: float = 0.0,
-) -> str:
+def resolve(name: str, platform: str, **options: Any) -> str:
     """The back-end of `choose`, without the reason."""
-    return choose(
-        name, platform, head_dim=head_dim, dtype=dtype, dropout_rate=dropout_rate
-    ).back_end
+    return choose(name, platform, **options).back_end
 
 
 def cudnn_problem(head_dim: int, dtype: str, length: int | None = None) -> str | None:
@@ -212,15 +204,14 @@ def attend(
     if cached:
         name = "dense"
     else:
-        name = choose(
+        name = resolve(
             back_end,
             platform_in_use(),
             head_dim=query.shape[-1],
             dtype=query.dtype.name,
+            length=query.shape[1],
             dropout_rate=0.0 if dropout_rng is None else dropout_rate,
-        ).back_end
-        if back_end == AUTO and name == "cudnn" and query.shape[1] % 2:
-            name = "dense"
+        )
     mixed = BACK_ENDS[name](
         query,
         key,

@@ -27,7 +27,8 @@ VARIANT_FIELDS = ("norm_placement", "final_norm", "embedding_dim")
 ARCHITECTURE_FIELDS = SIZE_FIELDS + VARIANT_FIELDS
 
 # What the backward pass finds and need not compute again, by the names that the decoder gives its
-# values; a layer's input is there always. "none" keeps what automatic differentiation keeps.
+# values ("mixed" and "attention_residuals" are what dense and splash give); a layer's input is
+# there always. "none" keeps what automatic differentiation keeps.
 REMAT: Mapping[str, tuple[str, ...] | None] = {
     "none": None,
     # All matrix products: norms, activations and the attention square are computed again.

@@ -23,6 +23,7 @@ import jax
 import jax.ad_checkpoint
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from optiml_jax import types
@@ -33,6 +34,9 @@ from optiml_jax.model.config import REMAT, OptConfig
 POSITION_OFFSET = 2
 Params = dict[str, Any]
 Cache = dict[str, jax.Array]
+StepCache = dict[str, Any]
+# Names of layers that are not stacked: this and their number.
+UNSTACKED = "layers_"
 
 
 class DecoderLayer(nn.Module):
@@ -48,7 +52,7 @@ class DecoderLayer(nn.Module):
         """Returns the next hidden state and the layer's updated cache (None without one).
 
         Args:
-            cache: {"keys", "values"} [B, S, N, H] of this layer, or None.
+            cache: {"keys", "values"} of this layer, or None: [B, S, N, H], for `step` [B, N, S, H].
             context: what all layers share, see `hidden_states`.
         """
         rngs = (None,) * 3 if dropout_rng is None else jax.random.split(dropout_rng, 3)
@@ -91,12 +95,7 @@ class DecoderLayer(nn.Module):
         query, key, value = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
         query = query * jnp.asarray(config.head_dim**-0.5, dtype)
         if cache is not None:
-            rows, slots = context["rows"], context["query_slots"]
-            cache = {
-                "keys": cache["keys"].at[rows, slots].set(key, mode="drop"),
-                "values": cache["values"].at[rows, slots].set(value, mode="drop"),
-            }
-            key, value = cache["keys"], cache["values"]
+            cache, key, value = _extend(cache, key, value, context)
         mixed = attention.attend(
             config.attention,
             query,
@@ -110,7 +109,6 @@ class DecoderLayer(nn.Module):
             cached=cache is not None,
         )
         mixed = partitioning.constrain(mixed, ("batch", "length", "heads", "head_dim"))
-        mixed = jax.ad_checkpoint.checkpoint_name(mixed, "mixed")
         outputs = layers.Linear(heads, width, _small_std(config), dtype, name="out")(mixed)
         return jax.ad_checkpoint.checkpoint_name(outputs, "out"), cache
 
@@ -163,6 +161,20 @@ class Decoder(nn.Module):
             if config.embedding_dropout:
                 hidden = layers.dropout(hidden, config.dropout_rate, rngs[0])
 
+        if isinstance(cache, tuple):
+            hidden, cache = self._unrolled(hidden, cache, context)
+        else:
+            hidden, cache = self._scanned(hidden, layer_rngs, cache, context)
+        if config.final_norm:
+            hidden = layers.LayerNorm(name="final_norm")(hidden)
+        hidden = partitioning.constrain(hidden, ("batch", "length", "features"))
+        if config.embedding_dim is not None:
+            hidden = self._projection("project_out", config.d_model, config.embedding_dim)(hidden)
+        return hidden, cache
+
+    def _scanned(self, hidden, layer_rngs, cache, context):
+        """All layers over stacked parameters."""
+        config = self.config
         layer = DecoderLayer
         saved = REMAT[config.remat]
         if saved is not None:
@@ -178,13 +190,16 @@ class Decoder(nn.Module):
             length=config.num_layers,
             unroll=1 if config.scan_layers else config.num_layers,
         )(config, name="layers")
-        hidden, cache = stack(hidden, layer_rngs, cache, context)
-        if config.final_norm:
-            hidden = layers.LayerNorm(name="final_norm")(hidden)
-        hidden = partitioning.constrain(hidden, ("batch", "length", "features"))
-        if config.embedding_dim is not None:
-            hidden = self._projection("project_out", config.d_model, config.embedding_dim)(hidden)
-        return hidden, cache
+        return stack(hidden, layer_rngs, cache, context)
+
+    def _unrolled(self, hidden, cache, context):
+        """All layers, each with parameters and cache of its own, see `unstack`."""
+        updated = []
+        for number, layer_cache in enumerate(cache):
+            layer = DecoderLayer(self.config, name=f"{UNSTACKED}{number}")
+            hidden, layer_cache = layer(hidden, None, layer_cache, context)
+            updated.append(layer_cache)
+        return hidden, tuple(updated)
 
     def _projection(self, name, width, new_width):
         """A linear map without bias, in the compute dtype."""
@@ -194,6 +209,24 @@ class Decoder(nn.Module):
             (width,), (new_width,), config.init_std, dtype, has_bias=False, name=name
         )
         return lambda values: linear(values.astype(dtype))
+
+
+def _extend(cache, key, value, context):
+    """A layer's cache with the new keys and values, and all of both as attention reads them."""
+    if "step_slot" in context:
+        cache = {
+            name: lax.dynamic_update_slice_in_dim(
+                cache[name], new.swapaxes(1, 2), context["step_slot"], axis=2
+            )
+            for name, new in (("keys", key), ("values", value))
+        }
+        return cache, cache["keys"].swapaxes(1, 2), cache["values"].swapaxes(1, 2)
+    rows, slots = context["rows"], context["query_slots"]
+    cache = {
+        "keys": cache["keys"].at[rows, slots].set(key, mode="drop"),
+        "values": cache["values"].at[rows, slots].set(value, mode="drop"),
+    }
+    return cache, cache["keys"], cache["values"]
 
 
 def _small_std(config):
@@ -314,6 +347,73 @@ def cache_logical_axes() -> dict[str, tuple[str, ...]]:
     """The logical names of the axes of `init_cache`'s arrays."""
     entry = ("layers", "batch", "length", "heads", "head_dim")
     return {"keys": entry, "values": entry, "segment_ids": ("batch", "length")}
+
+
+def unstack(params: Params) -> Params:
+    """Parameters with a tree per layer ("layers_0", ...), as `step` reads them.
+
+    A loop over stacked layers copies each layer's weights out of the stack at every step.
+    """
+    unstacked = {name: value for name, value in params.items() if name != "layers"}
+    stacked, tree = jax.tree.flatten(params["layers"])
+    for number in range(stacked[0].shape[0]):
+        own = [leaf[number] for leaf in stacked]
+        unstacked[f"{UNSTACKED}{number}"] = jax.tree.unflatten(tree, own)
+    return unstacked
+
+
+def unstack_cache(cache: Cache, amount: int) -> StepCache:
+    """A filled cache with `amount` empty slots more, as `step` reads it.
+
+    Returns:
+        layers: {"keys", "values"} [B, N, S, H] of each; segment_ids [B, S].
+    """
+
+    def grown(entry):
+        entry = jnp.pad(entry.swapaxes(1, 2), ((0, 0), (0, 0), (0, amount), (0, 0)))
+        return partitioning.constrain(entry, ("batch", "heads", "length", "head_dim"))
+
+    layer_caches = tuple(
+        {name: grown(cache[name][number]) for name in ("keys", "values")}
+        for number in range(cache["keys"].shape[0])
+    )
+    segment_ids = jnp.pad(cache["segment_ids"], ((0, 0), (0, amount)))
+    return {
+        "layers": layer_caches,
+        "segment_ids": partitioning.constrain(segment_ids, ("batch", "length")),
+    }
+
+
+def step(
+    config: OptConfig,
+    params: Params,
+    tokens: Int[Array, " B"],
+    positions: Int[Array, " B"],
+    cache: StepCache,
+    slot: Int[Array, ""],
+) -> tuple[Float[Array, "B E"], StepCache]:
+    """What the head reads after one token more in each row, and the updated cache.
+
+    All rows write into the same `slot`, which costs a copy of one column; rows of unequal length
+    leave a gap of padding (segment 0) behind their prompts, which none of their tokens sees.
+
+    Args:
+        params: from `unstack`.
+        positions: of the tokens in their documents.
+        cache: from `unstack_cache`, or from the step before.
+    """
+    ones = jnp.ones((tokens.shape[0], 1), jnp.int32)
+    segment_ids = lax.dynamic_update_slice_in_dim(cache["segment_ids"], ones, slot, axis=1)
+    context = {
+        "query_segment_ids": ones,
+        "key_segment_ids": segment_ids,
+        "query_slots": jnp.broadcast_to(slot.astype(jnp.int32), ones.shape),
+        "step_slot": slot,
+    }
+    hidden, layer_caches = Decoder(config).apply(
+        {"params": params}, tokens[:, None], positions[:, None], None, cache["layers"], context
+    )
+    return hidden[:, 0], {"layers": layer_caches, "segment_ids": segment_ids}
 
 
 def _context(segment_ids, cache, cache_index):

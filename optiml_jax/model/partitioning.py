@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from optiml_jax import errors
 from optiml_jax.model.config import OptConfig
@@ -43,6 +45,31 @@ DEFAULT_RULES: LogicalRules = {
     "residual_length": None,
     "features": None,
 }
+LENGTHS = ("length", "residual_length")
+# Axes that meet in one array: parameters (as in `decoder.logical_axes`), then activations.
+ARRAYS = (
+    ("vocab", "embed"),
+    ("positions", "embed"),
+    ("embedding_width", "embed"),
+    ("embed", "embedding_width"),
+    ("layers", "embed", "heads", "qkv", "head_dim"),
+    ("layers", "heads", "qkv", "head_dim"),
+    ("layers", "heads", "head_dim", "embed"),
+    ("layers", "embed", "ffn"),
+    ("layers", "ffn", "embed"),
+    ("layers", "ffn"),
+    ("layers", "norm"),
+    ("norm",),
+    ("vocab", "features"),
+    ("positions", "features"),
+    ("layers", "batch", "length", "heads", "head_dim"),
+    ("batch", "length", "heads", "qkv", "head_dim"),
+    ("batch", "length", "features"),
+    ("batch", "residual_length", "features"),
+    ("batch", "length", "ffn"),
+    ("batch", "length", "vocab"),
+    ("batch", "vocab", "features"),
+)
 _rules: contextvars.ContextVar[LogicalRules] = contextvars.ContextVar(
     "logical_rules", default=DEFAULT_RULES
 )
@@ -71,7 +98,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh of all `devices` (default: every device of the job) with axes `MESH_AXES`.
 
     Raises:
-        InputError: the axes do not multiply to the number of devices.
+        InputError: the axes do not multiply to the number of devices, or do not suit its slices.
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = dataclasses.asdict(config)
@@ -83,8 +110,37 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             "set one of them to -1 to have it filled in."
         )
     shape = tuple(len(devices) // known if size == -1 else size for size in sizes.values())
-    return jax.make_mesh(
-        shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices
+    axis_types = (AxisType.Auto,) * len(MESH_AXES)
+    if devices[0].platform == "tpu":
+        return Mesh(lay_out(shape, devices), MESH_AXES, axis_types=axis_types)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=axis_types, devices=devices)
+
+
+def lay_out(shape: Sequence[int], devices: Sequence[Any]) -> np.ndarray:
+    """TPU chips as an array [data, fsdp, model], neighbours on the torus where it matters.
+
+    A job may run on several slices, which only a data-centre network joins: `data` goes through
+    the slices, `fsdp` and `model` stay within one. An axis may be a part of one of the torus'
+    (model=4 on 16x16).
+
+    Raises:
+        InputError: `data` is not a multiple of the number of slices.
+    """
+    num_slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if num_slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    data, *within = shape
+    if data % num_slices:
+        raise errors.InputError(
+            f"mesh: data={data} on {num_slices} slices. fsdp and model stay within a slice, whose "
+            f"{len(devices) // num_slices} chips they must divide: make 'data' a multiple of "
+            f"{num_slices}, and fsdp x model at most {len(devices) // num_slices}."
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // num_slices, *within),
+        (num_slices, 1, 1),
+        devices,
+        allow_split_physical_axes=True,
     )
 
 
@@ -96,7 +152,7 @@ def check_divides(
     *,
     length: int | None = None,
 ) -> None:
-    """Checks that every dimension which the mesh cuts divides evenly.
+    """Checks that every dimension which the mesh cuts, by the rules in use, divides evenly.
 
     Args:
         batch_size: rows of the global batch, checked when given.
@@ -105,36 +161,87 @@ def check_divides(
     Raises:
         InputError: names the dimension, the mesh axis and the change that helps.
     """
-    size = dict(mesh.shape)
-    rows = size["data"] * size["fsdp"]
-    checks = [
-        ("num_heads", config.num_heads, "model", size["model"]),
-        ("ffn_dim", config.ffn_dim, "model", size["model"]),
-        ("vocab_size", config.vocab_size, "model", size["model"]),
-        ("d_model", config.d_model, "fsdp", size["fsdp"]),
+    dimensions = [
+        ("heads", "num_heads", config.num_heads),
+        ("ffn", "ffn_dim", config.ffn_dim),
+        ("vocab", "vocab_size", config.vocab_size),
+        ("embed", "d_model", config.d_model),
+        ("embed", "embedding_dim", config.embedding_width),
+        ("embedding_width", "embedding_dim", config.embedding_width),
+        ("features", "d_model", config.d_model),
+        ("features", "embedding_dim", config.embedding_width),
+        ("norm", "d_model", config.d_model),
+        ("head_dim", "the size of a head", config.head_dim),
+        ("qkv", "query, key and value:", 3),
+        ("layers", "num_layers", config.num_layers),
+        ("positions", "max_positions + 2 =", config.max_positions + 2),
     ]
-    for name, value, axis, ways in checks:
+    if length is not None:
+        dimensions += [(name, "the length of a row,", length) for name in LENGTHS]
+    for logical_name, dimension, value in dimensions:
+        axes, ways = _ways(mesh, logical_name)
         if value % ways:
             raise errors.InputError(
-                f"mesh: {name} {value} does not divide by the mesh axis {axis}={ways}. "
-                f"Choose {axis} among the divisors of {value}."
+                f"mesh: {dimension} {value} does not divide by the mesh axis {axes}={ways}, along "
+                f"which the logical rule '{logical_name}' cuts it. Choose {axes} among the "
+                f"divisors of {value}, or map '{logical_name}' to None in logical_axis_rules."
             )
-    if batch_size is not None and batch_size % (rows * num_microbatches):
+    axes, ways = _ways(mesh, "batch")
+    if batch_size is not None and batch_size % (ways * num_microbatches):
         raise errors.InputError(
-            f"mesh: the batch of {batch_size} rows does not divide by data x fsdp = {rows} "
+            f"mesh: the batch of {batch_size} rows does not divide by {axes} = {ways} "
             f"times {num_microbatches} microbatch(es). Use a batch size that is a multiple of "
-            f"{rows * num_microbatches}, or fewer microbatches, or a larger 'model' axis."
+            f"{ways * num_microbatches}, or fewer microbatches, or a larger 'model' axis."
         )
+
+
+def _ways(mesh: Mesh | AbstractMesh, logical_name: str) -> tuple[str, int]:
+    """The mesh axes of a logical axis, for messages, and into how many parts they cut it."""
+    axes = _as_tuple(_rules.get()[logical_name])
+    return " x ".join(axes), math.prod(mesh.shape[axis] for axis in axes)
+
+
+def _as_tuple(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (axes,) if isinstance(axes, str) else tuple(axes or ())
 
 
 @contextlib.contextmanager
 def use_rules(rules: LogicalRules) -> Iterator[None]:
-    """Traces what is inside under other rules than `DEFAULT_RULES`."""
+    """Traces what is inside under other rules than `DEFAULT_RULES`.
+
+    Args:
+        rules: those that differ.
+
+    Raises:
+        InputError: an unknown logical or mesh axis, or one mesh axis for two axes of an array.
+    """
+    where = "logical_axis_rules"
     for name, axes in rules.items():
-        for axis in (axes,) if isinstance(axes, str) else axes or ():
+        if name not in DEFAULT_RULES:
+            raise errors.unknown("logical axis", name, DEFAULT_RULES, where)
+        if not (axes is None or isinstance(axes, str | tuple | list)):
+            raise errors.InputError(
+                f"{where}: '{name}' is {axes!r}, expected a mesh axis, a tuple of them, or None. "
+                f"Mesh axes: {', '.join(MESH_AXES)}."
+            )
+        for axis in axes if isinstance(axes, tuple | list) else _as_tuple(axes):
             if axis not in MESH_AXES:
-                raise errors.unknown("mesh axis", axis, MESH_AXES, f"logical rule '{name}'")
-    token = _rules.set({**DEFAULT_RULES, **rules})
+                raise errors.unknown("mesh axis", str(axis), MESH_AXES, f"{where}, '{name}'")
+    changed = {
+        name: tuple(axes) if isinstance(axes, list) else axes for name, axes in rules.items()
+    }
+    merged = {**DEFAULT_RULES, **changed}
+    for array in ARRAYS:
+        pairs = [(axis, name) for name in array for axis in _as_tuple(merged[name])]
+        for index, (axis, name) in enumerate(pairs):
+            earlier = dict(reversed(pairs[:index]))
+            if axis in earlier:
+                raise errors.InputError(
+                    f"{where}: the mesh axis '{axis}' would cut both '{earlier[axis]}' and "
+                    f"'{name}' of arrays [{', '.join(array)}]; an axis cuts an array once. Map "
+                    f"one of the two to another mesh axis or to None."
+                )
+    token = _rules.set(merged)
     try:
         yield
     finally:
@@ -180,15 +287,30 @@ def on_shards(
     """`function` run by every device of the mesh in use on its own part, by the logical axes.
 
     For kernels, which XLA cannot cut. The function sees arrays of its part's shape, whole along
-    axes without a name; without a mesh, or on one device, it is returned as it is.
+    axes without a name, and along those that do not divide: the single row with which parameters
+    are initialised is computed by every device. Without a mesh, or on one device, nothing changes.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function
-    # A kernel's outputs do not say along which mesh axes they vary, so that is not checked.
-    return jax.shard_map(
-        function,
-        in_specs=tuple(partition_spec(names) for names in inputs),
-        out_specs=partition_spec(output),
-        check_vma=False,
-    )
+
+    def run(*arrays: jax.Array) -> jax.Array:
+        whole = {
+            name
+            for array, names in zip(arrays, inputs, strict=True)
+            for size, name in zip(array.shape, names, strict=True)
+            if name is not None and size % _ways(mesh, name)[1]
+        }
+
+        def spec(names):
+            return partition_spec([None if name in whole else name for name in names])
+
+        # A kernel's outputs do not say along which mesh axes they vary, so that is not checked.
+        return jax.shard_map(
+            function,
+            in_specs=tuple(map(spec, inputs)),
+            out_specs=spec(output),
+            check_vma=False,
+        )(*arrays)
+
+    return run

@@ -52,12 +52,10 @@ def summed_cross_entropy(
 
     Source: OPT-IML (arXiv 2212.12017) §3.1; metaseq multiplies gradients by 1 / sample_size.
     """
-    if chunk_tokens is None:
-        chunk_tokens = min(MAX_CHUNK_TOKENS, max(MIN_CHUNK_TOKENS, config.d_model))
     mesh = jax.sharding.get_abstract_mesh()
     row_shards = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
     batch, length = targets.shape
-    chunk = max(1, min(length, chunk_tokens * row_shards // batch))
+    chunk = chunk_length(config, batch, length, row_shards, chunk_tokens)
     # Rows of weight first; the order is stable, so equal weights keep their places.
     weights = loss_weights.astype(jnp.float32)
     order = jnp.argsort((weights == 0.0).astype(jnp.int32), axis=1, stable=True)
@@ -78,6 +76,15 @@ def summed_cross_entropy(
         config.dtype,
     )
     return total, jnp.sum(weights)
+
+
+def chunk_length(
+    config: OptConfig, batch: int, length: int, row_shards: int, chunk_tokens: int | None = None
+) -> int:
+    """Positions of a row in one chunk."""
+    if chunk_tokens is None:
+        chunk_tokens = min(MAX_CHUNK_TOKENS, max(MIN_CHUNK_TOKENS, config.d_model))
+    return max(1, min(length, chunk_tokens * row_shards // batch))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))

@@ -15,12 +15,15 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
+from optiml_jax import errors
 from optiml_jax.model import decoder, partitioning
 from optiml_jax.model.config import OptConfig
 from optiml_jax.train import optimizer as optimizers
 from optiml_jax.train.optimizer import OptimizerConfig
 
 State = dict[str, Any]
+# JAX's name of the machine's memory that a device reads without its processor.
+HOST_MEMORY = "pinned_host"
 
 
 def init_state(
@@ -49,10 +52,12 @@ def state_shardings(
     mesh: Mesh,
     rules: partitioning.LogicalRules | None = None,
 ) -> State:
-    """The NamedSharding of every array of the state: moments lie as their parameters do."""
-    shapes = jax.eval_shape(
-        lambda rng: init_state(config, optimizer_config, rng), jax.random.key(0)
-    )
+    """The NamedSharding of every array of the state: moments lie as their parameters do.
+
+    Raises:
+        InputError: the moments are to live in host memory, and the mesh's devices have none.
+    """
+    shapes = _shapes(config, optimizer_config)
     params = partitioning.shardings(mesh, decoder.logical_axes(config), rules)
     like_params = jax.tree.structure(params)
     whole = NamedSharding(mesh, PartitionSpec())
@@ -60,7 +65,42 @@ def state_shardings(
     def place(node):
         return params if jax.tree.structure(node) == like_params else whole
 
-    return jax.tree.map(place, shapes, is_leaf=lambda node: jax.tree.structure(node) == like_params)
+    placed = jax.tree.map(
+        place, shapes, is_leaf=lambda node: jax.tree.structure(node) == like_params
+    )
+    if optimizer_config.memory == "host":
+        check_host_memory(mesh)
+        policy = placed["policy"]
+        policy["opt_state"] = jax.tree.map(
+            lambda leaf, sharding: (
+                sharding.with_memory_kind(HOST_MEMORY) if leaf.ndim else sharding
+            ),
+            shapes["policy"]["opt_state"],
+            policy["opt_state"],
+        )
+    return placed
+
+
+def _shapes(config: OptConfig, optimizer_config: OptimizerConfig) -> State:
+    # The key is made inside: the mesh in use may be of devices that can only be compiled for.
+    return jax.eval_shape(lambda: init_state(config, optimizer_config, jax.random.key(0)))
+
+
+def check_host_memory(mesh: Mesh) -> None:
+    """Checks that the devices of the mesh read the machine's memory.
+
+    Raises:
+        InputError: they have no such memory.
+    """
+    # A device of another process does not tell its memories.
+    local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    device = local[0] if local else mesh.devices.flat[0]
+    kinds = sorted({memory.kind for memory in device.addressable_memories()})
+    if HOST_MEMORY not in kinds:
+        raise errors.InputError(
+            f"optimizer: memory is 'host', but {device.device_kind} has no {HOST_MEMORY} memory "
+            f"(only {', '.join(kinds)}). Set OptimizerConfig.memory = 'device'."
+        )
 
 
 def abstract_state(
@@ -70,9 +110,7 @@ def abstract_state(
     rules: partitioning.LogicalRules | None = None,
 ) -> State:
     """Shapes and dtypes of the state, with shardings when a mesh is given."""
-    shapes = jax.eval_shape(
-        lambda rng: init_state(config, optimizer_config, rng), jax.random.key(0)
-    )
+    shapes = _shapes(config, optimizer_config)
     if mesh is None:
         return shapes
     return jax.tree.map(

@@ -1,15 +1,21 @@
 """Every gin file builds: the configuration, and the model's arrays as abstract shapes."""
 
+import dataclasses
 import math
+import pathlib
+import re
 
 import jax
 import pytest
+from jax.sharding import AbstractMesh
 
+from optiml_jax.ahead import topology
 from optiml_jax.main import eval_job, gin_config, train_job
 from optiml_jax.model import config as model_config
-from optiml_jax.model import decoder
+from optiml_jax.model import decoder, partitioning
 from optiml_jax.train import step as steps
 
+ROOT = pathlib.Path(__file__).parents[2]
 FILES = gin_config.gin_files()
 MODELS = [name for name in FILES if name.startswith("models/")]
 PODS = [name for name in FILES if name.startswith("pods/")]
@@ -144,3 +150,45 @@ def test_pretraining_is_opts_recipe(size, rate, batch_tokens, warmup_tokens):
     assert job.optimizer.final_fraction == 0.1
     assert not job.model.embedding_dropout
     assert job.mixture.eps is None
+
+
+@pytest.mark.parametrize("run", TRAIN_RUNS)
+@pytest.mark.parametrize("pod", PODS)
+def test_pods_are_whole_runs(pod, run):
+    """Model, mesh and batch divide, for the slice that the head names; the head is a command."""
+    text = gin_config.find_file(pod).read_text("utf-8")
+    match = re.search(rf"--gin_file={re.escape(pod)} --topology=(\S+)", text)
+    assert match is not None
+    of = topology.parse(match[1])
+    job = build(pod, run).value
+    sizes = dataclasses.astuple(job.mesh)
+    assert math.prod(sizes) == of.num_chips
+    mesh = AbstractMesh(sizes, partitioning.MESH_AXES)
+    with partitioning.use_rules(job.logical_axis_rules):
+        partitioning.check_divides(
+            job.model,
+            mesh,
+            job.loop.batch_size,
+            job.loop.num_microbatches,
+            length=job.feature_length,
+        )
+    assert job.model.attention == "splash"
+    assert (job.model.dropout_rate, job.model.attention_dropout_rate) == (0.1, 0.0)
+
+
+def test_every_size_has_a_pod_of_every_kind():
+    """175B alone has none of v5e, the largest slice of which does not hold its training state."""
+    expected = {(size, kind) for size in PUBLISHED_PARAMS for kind in topology.CHIPS}
+    expected -= {("175b", "v5e")}
+    found = {
+        (size, kind)
+        for size, kind in expected
+        if any(name.startswith(f"pods/opt_{size}_{kind}_") for name in PODS)
+    }
+    assert found == expected
+
+
+def test_every_pod_stands_in_the_guide():
+    guide = (ROOT / "docs" / "precompile.md").read_text("utf-8")
+    for name in PODS:
+        assert pathlib.Path(name).stem in guide, f"{name}: run make precompile-all"

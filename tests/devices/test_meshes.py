@@ -61,3 +61,23 @@ def test_a_checkpoint_opens_on_other_meshes(tmp_path):
     assert result["other"] == pytest.approx(result["whole"], rel=1e-6)
     assert result["one"] == pytest.approx(result["whole"], rel=1e-6)
     assert result["shard"] == [2, 8, 32]
+
+
+def test_splash_on_a_mesh():
+    """Every device runs the kernels on its rows and heads."""
+    result = _run("splash")
+    ours, expected = result.pop("splash"), result.pop("dense")
+    assert ours == pytest.approx(expected, rel=1e-5)
+    assert len(result) == 5
+    # The same kernels on the same numbers: only the order of heads' sums differs.
+    assert max(result.values()) <= 1e-6
+
+
+def test_arrays_are_made_in_parts():
+    """Drawn on a mesh or on one device, a state is the same; no device holds much over its part."""
+    result = _run("initialise")
+    for mesh, least in zip(MESHES, (1, 1 / 4, 1 / 8), strict=True):
+        same, largest_share = result[mesh]
+        assert same
+        # Norms and biases are whole or cut one way only: much of a model this small.
+        assert least <= largest_share <= least * 1.5

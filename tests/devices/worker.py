@@ -1,8 +1,10 @@
 """Runs on eight pretended CPU devices, in a process of its own; prints one line of JSON.
 
-python worker.py losses | restore DIRECTORY
+python worker.py losses | splash | initialise | restore DIRECTORY
 """
 
+import collections
+import dataclasses
 import json
 import pathlib
 import sys
@@ -12,9 +14,10 @@ import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from optiml_jax.model import partitioning  # noqa: E402
+from optiml_jax.model import attention, partitioning  # noqa: E402
 from optiml_jax.model.config import OptConfig  # noqa: E402
 from optiml_jax.model.partitioning import MeshConfig  # noqa: E402
 from optiml_jax.train import checkpoints as checkpointing  # noqa: E402
@@ -69,11 +72,11 @@ def mesh_of(data, fsdp, model):
     return partitioning.make_mesh(MeshConfig(data, fsdp, model), devices)
 
 
-def train(mesh, num_microbatches=1, num_steps=STEPS, state=None, first=0):
+def train(mesh, num_microbatches=1, num_steps=STEPS, state=None, first=0, config=CONFIG):
     with jax.set_mesh(mesh):
         if state is None:
-            state = states.make_state(CONFIG, OPTIMIZER, mesh, jax.random.key(0))
-        step = steps.compile_train_step(CONFIG, OPTIMIZER, mesh, num_microbatches=num_microbatches)
+            state = states.make_state(config, OPTIMIZER, mesh, jax.random.key(0))
+        step = steps.compile_train_step(config, OPTIMIZER, mesh, num_microbatches=num_microbatches)
         losses = []
         for position in range(first, first + num_steps):
             sharding = partitioning.batch_sharding(mesh)
@@ -100,6 +103,79 @@ def losses():
     return out
 
 
+def splash():
+    """Largest error of outputs and gradients by mesh, relative to one device's; three losses."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(4, 130, 4, 16)).astype(np.float32) for _ in range(4)]
+    documents = np.sort(rng.integers(0, 4, (4, 130)).astype(np.int32), axis=1)
+
+    @jax.jit
+    def run(query, key, value, weights, segments):
+        slots = jnp.broadcast_to(jnp.arange(130, dtype=jnp.int32), segments.shape)
+
+        def total(query, key, value):
+            mixed = attention.attend(
+                "splash",
+                query,
+                key,
+                value,
+                query_segment_ids=segments,
+                key_segment_ids=segments,
+                query_slots=slots,
+                dropout_rate=0.0,
+                dropout_rng=None,
+                cached=False,
+            )
+            return jnp.sum(mixed * weights), mixed
+
+        gradients, mixed = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(query, key, value)
+        return mixed, *gradients
+
+    out = {}
+    for rows in (4, 1):  # One row does not divide: every device computes it.
+        inputs = [values[:rows] for values in (*arrays, documents)]
+        expected = jax.device_get(run(*inputs))
+        for name, shape in SHAPES.items():
+            if rows == 4 and shape[0] * shape[1] == 8:
+                continue
+            with jax.set_mesh(mesh_of(*shape)):
+                ours = jax.device_get(run(*inputs))
+            out[f"{name} rows={rows}"] = max(
+                float(np.max(np.abs(one - other)) / np.max(np.abs(other)))
+                for one, other in zip(ours, expected, strict=True)
+            )
+    for back_end, shape in (("dense", (1, 1, 1)), ("splash", (2, 2, 2))):
+        config = dataclasses.replace(CONFIG, attention=back_end, attention_dropout_rate=0.0)
+        out[back_end] = train(mesh_of(*shape), num_steps=3, config=config)[1]
+    return out
+
+
+def initialise():
+    """Per mesh: whether all numbers are one device's, and the largest share that one holds."""
+    expected = jax.device_get(
+        states.make_state(CONFIG, OPTIMIZER, mesh_of(1, 1, 1), jax.random.key(0))
+    )
+    out = {}
+    for name, shape in SHAPES.items():
+        state = states.make_state(CONFIG, OPTIMIZER, mesh_of(*shape), jax.random.key(0))
+        placed = states.state_shardings(CONFIG, OPTIMIZER, mesh_of(*shape))
+        arrays = jax.tree.leaves(state)
+        assert [array.sharding for array in arrays] == jax.tree.leaves(placed)
+        same = all(
+            np.array_equal(one, other)
+            for one, other in zip(
+                jax.tree.leaves(jax.device_get(state)), jax.tree.leaves(expected), strict=True
+            )
+        )
+        held = collections.Counter()
+        for array in arrays:
+            for shard in array.addressable_shards:
+                assert shard.data.shape == array.sharding.shard_shape(array.shape)
+                held[shard.device.id] += shard.data.nbytes
+        out[name] = [same, max(held.values()) / sum(array.nbytes for array in arrays)]
+    return out
+
+
 def restore(directory):
     """Five steps on one mesh, saved; five more on others, against ten on the first."""
     directory = checkpointing.prepare_model_dir(directory, ModelCard(CONFIG))
@@ -120,8 +196,10 @@ def restore(directory):
     return out
 
 
+COMMANDS = {"losses": losses, "splash": splash, "initialise": initialise, "restore": restore}
+
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     assert len(jax.devices()) == 8
-    result = {"losses": losses, "restore": restore}[command](*map(pathlib.Path, arguments))
+    result = COMMANDS[command](*map(pathlib.Path, arguments))
     print(json.dumps(result))

@@ -116,7 +116,9 @@ def test_compilations_are_bounded_and_counted(config, params):
     decoding.greedy(config, params, prompts, 5, EOS, batch_size=8)
     after = buckets.compile_counts()
     new = {name: n - before.get(name, 0) for name, n in after.items() if n != before.get(name, 0)}
-    assert new == {"decode 8x91+5": 1, "decode 8x64+5": 1, "decode 2x64+5": 1}
+    shapes = ("8x91+5", "8x64+5", "2x64+5")
+    programs = ("prefill", "decode")
+    assert new == {f"{program} {shape}": 1 for program in programs for shape in shapes}
 
 
 def test_a_mesh_gives_the_same(config, params, prompts, expected):

@@ -24,6 +24,16 @@ def pytest_unconfigure():
     shutil.rmtree(_CACHE, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def _own_environment():
+    """Variables that a command sets for its own process do not reach the next test."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture
 def strict_promotion():
     """Makes every implicit change of dtype an error."""

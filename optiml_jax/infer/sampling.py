@@ -75,8 +75,8 @@ def top_k(scores: Float[Array, "B V"], k: Int[Array, ""]) -> Bool[Array, "B V"]:
 def top_p(scores: Float[Array, "B V"], p: Float[Array, ""]) -> Bool[Array, "B V"]:
     """True for the smallest set of likeliest ids whose probabilities reach `p`.
 
-    Of ids that tie at the edge of the set the higher ones come first, as a stable ascending sort
-    has it in `transformers`.
+    Of ids that tie at the edge of the set the higher ones come first; `transformers` leaves their
+    order to torch's sort.
 
     Example:
         probabilities [0.5, 0.3, 0.2], p 0.6 -> [True, True, False]

@@ -164,9 +164,7 @@ def build(
     return Built(_call(root), gin.operative_config_str(max_line_length=100))
 
 
-def configures(
-    config: Sources, root: str, configurables: Mapping[str, Callable[..., Any]]
-) -> bool:
+def configures(config: Sources, root: str, configurables: Mapping[str, Callable[..., Any]]) -> bool:
     """Whether any file or flag binds a parameter of `root`."""
     for name, configurable in configurables.items():
         _register(name, configurable)

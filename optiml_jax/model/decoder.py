@@ -143,14 +143,18 @@ class Decoder(nn.Module):
             (config.max_positions + POSITION_OFFSET, config.d_model),
             jnp.float32,
         )
-        # Gathered over fsdp before the lookup: XLA would else replicate the whole gather.
-        tokens = partitioning.constrain(tokens, ("vocab", "features"))
-        places = partitioning.constrain(places, ("positions", "features"))
-        hidden = tokens[inputs]
+        # Every device looks all rows up in its own columns of the tables, which stay cut: what
+        # moves is one activation, where the tables and their gradients would be gathered whole.
+        inputs = partitioning.constrain(inputs, ("lookup_batch", "length"))
+        positions = partitioning.constrain(positions, ("lookup_batch", "length"))
+        hidden = partitioning.constrain(tokens[inputs], ("lookup_batch", "length", "embed"))
         if config.embedding_dim is not None:
+            hidden = partitioning.constrain(hidden, ("batch", "length", "features"))
             project = self._projection("project_in", config.embedding_dim, config.d_model)
             hidden = project(hidden).astype(jnp.float32)
-        hidden = hidden + places[positions + jnp.int32(POSITION_OFFSET)]
+        looked_up = places[positions + jnp.int32(POSITION_OFFSET)]
+        looked_up = partitioning.constrain(looked_up, ("lookup_batch", "length", "embed"))
+        hidden = hidden + looked_up
         length = "residual_length" if cache is None else "length"
         hidden = partitioning.constrain(hidden.astype(dtype), ("batch", length, "features"))
 

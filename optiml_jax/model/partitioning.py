@@ -40,6 +40,8 @@ DEFAULT_RULES: LogicalRules = {
     "norm": None,
     # Activations.
     "batch": ("data", "fsdp"),
+    # Rows of the embedding lookup, which runs where the table's columns are.
+    "lookup_batch": "data",
     "length": None,
     # The residual stream between blocks; "model" is sequence parallelism (arXiv 2205.05198).
     "residual_length": None,

@@ -65,10 +65,9 @@ def summed_cross_entropy(
     ordered_hidden = jnp.pad(
         jnp.take_along_axis(hidden, order[:, :, None], axis=1), ((0, 0), (0, padding), (0, 0))
     )
-    table = partitioning.constrain(params["token_embedding"], ("vocab", "features"))
     total: Any = _ordered_loss(
         ordered_hidden,
-        table,
+        params["token_embedding"],
         ordered_targets,
         ordered_weights,
         chunk,
@@ -91,7 +90,7 @@ def chunk_length(
 def _ordered_loss(hidden, table, targets, weights, chunk, row_shards, dtype):
     """The summed loss of rows whose weighted positions come first."""
     del row_shards
-    kernel = table.astype(dtype)
+    kernel = partitioning.constrain(table.astype(dtype), ("vocab", "features"))
 
     def add_chunk(index, total):
         loss, _ = _chunk(hidden, kernel, targets, weights, index, chunk)
@@ -101,7 +100,7 @@ def _ordered_loss(hidden, table, targets, weights, chunk, row_shards, dtype):
 
 
 def _ordered_loss_forward(hidden, table, targets, weights, chunk, row_shards, dtype):
-    kernel = table.astype(dtype)
+    kernel = partitioning.constrain(table.astype(dtype), ("vocab", "features"))
 
     def add_chunk(index, carry):
         total, hidden_gradient, table_gradient = carry

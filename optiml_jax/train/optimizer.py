@@ -39,8 +39,7 @@ class OptimizerConfig:
         clip_norm: largest L2 norm of the gradient; 0 turns clipping off.
         memory: where the moments live between updates: "device", or "host" (pinned memory of the
             machine). The numbers are the same. Every update moves 8 bytes a parameter to the device
-            and back, all arrays at once: the most memory in use may rise, see
-            `optiml precompile` before choosing it.
+            and back, a layer of each matrix at a time.
 
     Source: OPT-IML (arXiv 2212.12017) §3.3, Table 3; OPT (arXiv 2205.01068) §2.2; metaseq launcher.
     """
@@ -151,11 +150,10 @@ def make_optimizer(config: OptimizerConfig) -> Optimizer:
             """The array after its update, and its moments."""
             # Optax raises a float to an integer count, which strict promotion refuses.
             with jax.numpy_dtype_promotion("standard"):
-                direction, moments = adam.update(
-                    gradient * factor, optax.ScaleByAdamState(opt_state.count, mu, nu)
-                )
+                state: Any = optax.ScaleByAdamState(opt_state.count, mu, nu)
+                direction, state = adam.update(gradient * factor, state)
             param = param - rate * (direction + config.weight_decay * param)
-            return param, moments.mu, moments.nu
+            return param, state.mu, state.nu
 
         if config.memory == "host":
             change = _from_host(change)

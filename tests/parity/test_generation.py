@@ -27,6 +27,7 @@ VARIANTS = {
 }
 LENGTHS = (9, 3, 17, 1, 12)
 EOS = 2
+TIED = (1, 2)
 
 
 def reference(config, seed):
@@ -150,7 +151,7 @@ def test_filters_match(temperature, top_k, top_p):
     torch = pytest.importorskip("torch")
     process = pytest.importorskip("transformers.generation.logits_process")
     scores = np.random.default_rng(0).normal(0.0, 3.0, (6, 300)).astype(np.float32)
-    # Ties, at the edge of top-k and of top-p too.
+    # Ties, at the edge of top-k and of top-p too: the rows of TIED.
     scores[1] = np.round(scores[1])
     scores[2] = 0.0
     warpers = [process.TemperatureLogitsWarper(temperature)]
@@ -166,5 +167,12 @@ def test_filters_match(temperature, top_k, top_p):
     }
     found = np.asarray(sampling.filtered(scores, settings))
     expected = expected.numpy()
-    np.testing.assert_array_equal(np.isneginf(found), np.isneginf(expected))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for number, (ours, theirs) in enumerate(zip(found, expected)):
+        if number not in TIED:
+            np.testing.assert_array_equal(np.isneginf(ours), np.isneginf(theirs))
+        # Which of tied ids stay is left open by torch's sort; how many, and of which score, is not.
+        # (A sum of equal probabilities may reach top_p one id sooner or later.)
+        ours, theirs = (np.sort(row[~np.isneginf(row)])[::-1] for row in (ours, theirs))
+        assert abs(len(ours) - len(theirs)) <= (number in TIED)
+        shared = min(len(ours), len(theirs))
+        np.testing.assert_allclose(ours[:shared], theirs[:shared], rtol=1e-6)

@@ -5,12 +5,13 @@ loops go round. XLA's TPU compiler does not state how often that is; it stands i
 condition (`compare(counter, 12), direction=LT`) and in its body (`counter + 1`). Loops whose
 length depends on data (the chunks of the loss) run as often as the caller says.
 
-Three things are not what they seem:
+Four things are not what they seem:
   1. One collective may be cut into several fusions that share its channel: it counts once.
   2. XLA turns a gather before a product into a ring of permutes around parts of the product; they
      are counted as the permutes that they are.
   3. An all-reduce of which a chip keeps a part only (a fusion named all-reduce-scatter) is a
      reduce-scatter.
+  4. What crosses slices is a `send` to the host's network library.
 """
 
 import collections
@@ -27,7 +28,9 @@ KINDS = (
     "all-reduce",
     "all-to-all",
     "collective-permute",
+    "send",
 )
+MEGASCALE = "xla_megascale_runtime"
 ITEM_BYTES = {
     "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2,
     "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8,
@@ -84,6 +87,11 @@ def traffic(
         for instruction in instructions.values():
             kind = instruction.opcode.removesuffix("-start")
             if kind not in KINDS:
+                continue
+            if kind == "send":
+                if MEGASCALE in instruction.rest:
+                    key = f"{name}/{instruction.name}"
+                    found[key] = (kind, times[name], _bytes(instruction), True)
                 continue
             group = _group(instruction.rest)
             size, members = len(group), {slices[i] for i in group if i < len(slices)}
@@ -186,6 +194,8 @@ def _bytes(instruction: Instruction) -> float:
         # (inputs, outputs, context): as many outputs as operands.
         number = max(1, len(instruction.operands))
         arrays = arrays[number : 2 * number] or arrays
+    if instruction.opcode == "send":  # (what is sent, context, token)
+        arrays = arrays[:1]
     total: float = sum(ITEM_BYTES[kind] * number for kind, number in arrays)
     if instruction.opcode.startswith("reduce-scatter"):
         total *= len(_group(instruction.rest))

@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from optiml_jax import types
 from optiml_jax.ahead import collectives
 from optiml_jax.ahead.topology import Slice
+from optiml_jax.errors import InputError
 from optiml_jax.infer import decoding
 from optiml_jax.model import decoder, partitioning
 from optiml_jax.model.config import OptConfig
@@ -202,7 +203,7 @@ def run(program: Program, of: Slice) -> Outcome:
     """Compiles a program.
 
     Raises:
-        jax.errors.JaxRuntimeError: the compiler failed for another reason than memory.
+        InputError: the compiler failed for another reason than memory.
     """
     began = time.monotonic()
     try:
@@ -210,7 +211,11 @@ def run(program: Program, of: Slice) -> Outcome:
     except jax.errors.JaxRuntimeError as error:
         needed = out_of_memory(str(error))
         if needed is None:
-            raise
+            told = " ".join(str(error).split())[:500]
+            raise InputError(
+                f"the compiler cannot make this program for {of.name}: {told}. Try another mesh, "
+                "attention back-end or remat."
+            ) from error
         return Outcome(
             fits=False,
             peak_bytes=needed[0],

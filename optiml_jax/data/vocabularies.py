@@ -247,7 +247,11 @@ def _load_json(path: pathlib.Path) -> dict[str, Any]:
 
 def _read_merges(path: pathlib.Path) -> list[tuple[str, str]]:
     merges = []
-    for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as UTF-8 text ({error}). Fetch it again.") from None
+    for number, line in enumerate(lines, start=1):
         if not line or (number == 1 and line.startswith("#version")):
             continue
         parts = line.split(" ")

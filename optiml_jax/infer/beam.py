@@ -68,22 +68,26 @@ def search(
     num_prefix: int = 0,
     batch_size: int = 32,
     mesh: Mesh | None = None,
+    weights: Any = None,
 ) -> Beams:
     """The best continuations of each prompt; prompts and limits are `decoding.decode`'s.
 
     Args:
         batch_size: sequences of a batch, beams counted, rounded up to what the mesh cuts evenly.
+        weights: `decoding.prepare(config, params)`, which a caller of many lists makes once.
 
     Raises:
-        InputError: a prompt is empty, or the model has no room for so many new tokens.
+        InputError: a prompt is empty, the model has no room for so many new tokens, or its scores
+            are not numbers.
     """
     limit, num_beams = settings.max_new_tokens, settings.num_beams
     fitted, truncated, room = decoding.fit(config, prompts, limit, eos_id, num_prefix)
     found: list[list[Beam]] = [[] for _ in prompts]
     if not prompts:
         return Beams(found, truncated)
-    with arrays.on_mesh(mesh):
-        weights = decoding.prepare(config, params)
+    if weights is None:
+        with arrays.on_mesh(mesh):
+            weights = decoding.prepare(config, params)
     sizes = buckets.length_buckets(room)
     num_prompts = max(1, batch_size // num_beams)
     for plan in buckets.plan_batches([len(p) for p in fitted], num_prompts, sizes, mesh):
@@ -94,7 +98,9 @@ def search(
             output, scores = _search(
                 config, params, weights, *placed, penalty, limit, num_beams, eos_id
             )
-        for index, own, values in zip(plan.indices, np.asarray(output), np.asarray(scores)):
+        output, scores = np.asarray(output), np.asarray(scores)
+        decoding.check_sound(not np.isnan(scores[: len(rows)]).any())
+        for index, own, values in zip(plan.indices, output, scores):
             for row, score in zip(own[: settings.num_return_sequences].tolist(), values.tolist()):
                 stopped = eos_id in row
                 tokens = row[: row.index(eos_id)] if stopped else row

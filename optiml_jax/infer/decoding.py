@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from optiml_jax.errors import InputError
 from optiml_jax.infer import arrays, buckets, sampling
@@ -356,15 +356,17 @@ def _prefill(
     eos = jnp.int32(eos_id)
     scores, cache = prompt_scores(config, params, prompts, lengths)
     if is_sampled:
-        token = _draw(scores, draws, jnp.int32(0))
+        token, sound = _draw(scores, draws, jnp.int32(0))
     else:
-        token = _best(scores.T)
-    token = jnp.where(lengths == jnp.int32(0), eos, token)
+        token, sound = _best(scores.T)
+    is_idle = lengths == jnp.int32(0)
+    token = jnp.where(is_idle, eos, token)
     output = jnp.full((batch, max_new_tokens), eos_id, jnp.int32).at[:, 0].set(token)
     return {
         "step": jnp.int32(1),
         "token": token,
         "done": token == eos,
+        "sound": sound | is_idle,
         # Whole on every device, so that every process can read it.
         "output": partitioning.constrain(output, (None, None)),
         "lengths": lengths,
@@ -382,7 +384,7 @@ def _advance(
     until: Int[Array, ""],
     ended: jax.Array,
 ) -> tuple[dict[str, Any], jax.Array]:
-    """The state when each row has `until` new tokens or is done, and whether all are."""
+    """The state when each row has `until` new tokens or is done; (all done, all sound)."""
     config, is_sampled, eos_id = static
     batch, max_new_tokens = state["output"].shape
     length = state["cache"]["segment_ids"].shape[1] - max_new_tokens
@@ -405,39 +407,45 @@ def _advance(
         )
         if is_sampled:
             scores = decoder.logits(config, {"token_embedding": weights["head"]}, hidden)
-            token = _draw(scores, draws, step)
+            token, sound = _draw(scores, draws, step)
         else:
             # Table first: a CPU reads it as it lies, which takes three quarters of the time.
-            token = _best(jnp.dot(weights["head"], hidden.T, preferred_element_type=jnp.float32))
+            scores = jnp.dot(weights["head"], hidden.T, preferred_element_type=jnp.float32)
+            token, sound = _best(scores)
         token = jnp.where(done, eos, token)
         output = lax.dynamic_update_slice_in_dim(state["output"], token[:, None], step, axis=1)
         return {
             "step": step + jnp.int32(1),
             "token": token,
             "done": done | (token == eos),
+            "sound": state["sound"] & (sound | done),
             "output": partitioning.constrain(output, (None, None)),
             "lengths": state["lengths"],
             "cache": cache,
         }
 
     state = lax.while_loop(unfinished, advance, {**state, "done": state["done"] | ended})
-    return state, partitioning.constrain(jnp.all(state["done"]), ())
+    told = jnp.stack([jnp.all(state["done"]), jnp.all(state["sound"])])
+    return state, partitioning.constrain(told, (None,))
 
 
-def _draw(scores: Float[Array, "B V"], draws: Any, token_number: Int[Array, ""]) -> jax.Array:
-    """A token of each row, by its own key."""
+def _draw(
+    scores: Float[Array, "B V"], draws: Any, token_number: Int[Array, ""]
+) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
+    """A token of each row, by its own key, and whether its scores are numbers."""
     keys = sampling.row_keys(draws["seed"], draws["numbers"], token_number)
-    return sampling.sample(scores, draws, keys)
+    return sampling.sample(scores, draws, keys), jnp.isfinite(jnp.max(scores, axis=-1))
 
 
-def _best(scores: Float[Array, "V B"]) -> Int[Array, " B"]:
-    """The best token of each row, the lowest id of several that tie.
+def _best(scores: Float[Array, "V B"]) -> tuple[Int[Array, " B"], Bool[Array, " B"]]:
+    """The best token of each row, the lowest id of several that tie; are its scores numbers?
 
     Two plain reductions, which a CPU does five times as fast as one `argmax`.
     """
     ids = lax.broadcasted_iota(jnp.int32, scores.shape, 0)
-    is_best = scores == jnp.max(scores, axis=0)
-    return jnp.min(jnp.where(is_best, ids, jnp.int32(scores.shape[0] - 1)), axis=0)
+    most = jnp.max(scores, axis=0)  # NaN where any is.
+    tokens = jnp.where(scores == most, ids, jnp.int32(scores.shape[0] - 1))
+    return jnp.min(tokens, axis=0), jnp.isfinite(most)
 
 
 def _name(program: str, is_sampled: bool) -> str:

@@ -156,12 +156,14 @@ class Engine:
                 list may be given in parts.
 
         Raises:
-            InputError: the model has no room for `max_new_tokens`.
+            InputError: the model has no room for `max_new_tokens`, or its scores are not numbers.
         """
         settings = settings or DecodingConfig()
         if max_new_tokens is not None:
             decoding.check_room(self.config, max_new_tokens, len(self.prompt_prefix))
             settings = dataclasses.replace(settings, max_new_tokens=max_new_tokens)
+        if not sources:
+            return []
         prompts = self.prompts_of(sources)
         batch_size = batch_size or self.generate_batch_size
         eos_id, num_prefix = self.vocabulary.eos_id, len(self.prompt_prefix)
@@ -171,6 +173,7 @@ class Engine:
                 num_prefix=num_prefix,
                 batch_size=batch_size,
                 mesh=self.mesh,
+                weights=self.weights,
             )
             return [self._best(*found) for found in zip(beams.found, beams.truncated)]
         decoded = decoding.decode(
@@ -180,6 +183,7 @@ class Engine:
             ends=functools.partial(self._end, settings) if settings.stop else None,
             batch_size=batch_size,
             mesh=self.mesh,
+            weights=self.weights,
         )
         return [
             Generation(self.text_of(ids, settings), len(ids), truncated, stopped)
@@ -243,6 +247,12 @@ class Engine:
                 )
             )
         return rankings
+
+    @functools.cached_property
+    def weights(self) -> Any:
+        """The parameters as decoding reads them: made once, kept as long as the engine."""
+        with arrays.on_mesh(self.mesh):
+            return decoding.prepare(self.config, self.params)
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -7,7 +7,7 @@ given here are, joined, the text given there.
 from collections.abc import Iterator, Sequence
 
 from optiml_jax.errors import InputError
-from optiml_jax.infer import arrays, buckets, decoding
+from optiml_jax.infer import buckets, decoding
 from optiml_jax.infer.engine import Engine
 from optiml_jax.infer.settings import DecodingConfig
 
@@ -27,8 +27,6 @@ class Session:
         self._settings = settings
         self._number = 0
         self._compiled: set[int] = set()
-        with arrays.on_mesh(engine.mesh):
-            self._weights = decoding.prepare(engine.config, engine.params)
 
     def length_to_compile(self, source: str) -> int | None:
         """The bucket of a source whose programs are not compiled yet, or None."""
@@ -66,7 +64,7 @@ class Session:
         engine = self._engine
         self._compiled.add(self._length(source))
         return decoding.stream(
-            *(engine.config, engine.params, self._weights, engine.prompts_of([source])[0]),
+            *(engine.config, engine.params, engine.weights, engine.prompts_of([source])[0]),
             *(self._settings, engine.vocabulary.eos_id),
             num_prefix=len(engine.prompt_prefix),
             number=number,

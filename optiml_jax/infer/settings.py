@@ -13,6 +13,11 @@ from optiml_jax.errors import InputError
 MAX_NEW_TOKENS = 256
 """OPT-IML decodes until `</s>` or this many tokens (arXiv 2212.12017, §4.1)."""
 
+MAX_BEAMS = 1024
+# Penalties and temperatures enter the programs as float32: what follows keeps its powers finite.
+MAX_PENALTY = 10.0
+TEMPERATURES = (1e-6, 1e6)
+
 # Seeds and prompt numbers enter the random key as 32 bits.
 SEEDS = 2**32
 
@@ -51,11 +56,23 @@ class DecodingConfig:
             self._check(name, isinstance(getattr(self, name), int), f"a whole number from {least}")
             self._check(name, getattr(self, name) >= least, f"a whole number from {least}")
         self._check("seed", self.seed < SEEDS, f"less than {SEEDS}")
+        self._check("top_k", self.top_k < 2**31, f"less than {2**31}")
+        self._check("num_beams", self.num_beams <= MAX_BEAMS, f"at most {MAX_BEAMS}")
         for name in ("temperature", "top_p", "length_penalty"):
             value = getattr(self, name)
             number = isinstance(value, int | float) and math.isfinite(value)
             self._check(name, number, "a finite number")
-        self._check("temperature", self.temperature >= 0.0, "0 (greedy) or a positive number")
+        least, most = TEMPERATURES
+        self._check(
+            "temperature",
+            self.temperature == 0.0 or least <= self.temperature <= most,
+            f"0 (greedy) or a number from {least:g} to {most:g}",
+        )
+        self._check(
+            "length_penalty",
+            abs(self.length_penalty) <= MAX_PENALTY,
+            f"a number from {-MAX_PENALTY:g} to {MAX_PENALTY:g}",
+        )
         self._check("top_p", 0.0 < self.top_p <= 1.0, "0 < top_p <= 1")
         if not self.is_sampled and (self.top_k or self.top_p < 1.0):
             name = "top_k" if self.top_k else "top_p"

@@ -28,6 +28,8 @@ PREFIX = "model.decoder."
 BASE_PREFIX = "decoder."
 HEAD = "lm_head.weight"
 SHOWN_PROBLEMS = 20
+# Ten times the deepest published model.
+MOST_LAYERS = 960
 # The XLA client takes a host array without a copy where it is aligned like this.
 ALIGNMENT = 64
 Progress = Callable[[str, int], None]
@@ -181,6 +183,10 @@ def normalised(arrays: Mapping[str, Stored]) -> dict[str, Stored]:
 
 def check(arrays: Mapping[str, Stored], config: OptConfig) -> list[str]:
     """What does not fit, a line for each array; nothing is read."""
+    if config.num_layers > max(len(arrays), MOST_LAYERS):
+        # A broken number would be listed layer by layer for hours.
+        told = f"{config.num_layers:,} layers, more than there are tensors ({len(arrays):,})"
+        return [f"missing     {told}"]
     problems = []
     wanted = {place.name: place.shape for place in places(config)}
     for name, shape in wanted.items():

@@ -30,6 +30,8 @@ SIZES: Mapping[str, tuple[str, int]] = {
     "ffn_dim": ("ffn_dim", 3072),
     "max_positions": ("max_position_embeddings", 2048),
 }
+# Sizes of arrays are 32 bits wide.
+MOST = 2**31
 RATES: Mapping[str, tuple[str, float]] = {
     "dropout_rate": ("dropout", 0.1),
     "attention_dropout_rate": ("attention_dropout", 0.0),
@@ -55,6 +57,12 @@ def from_hf(values: Mapping[str, Any], where: str) -> OptConfig:
             )
     sizes = {ours: values.get(theirs, default) for ours, (theirs, default) in SIZES.items()}
     rates = {ours: values.get(theirs, default) for ours, (theirs, default) in RATES.items()}
+    for (theirs, _), value in zip(RATES.values(), rates.values()):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise errors.InputError(f"{where}: {theirs} is {value!r}, expected a number.")
+    for (theirs, _), value in zip(SIZES.values(), sizes.values()):
+        if isinstance(value, int) and value >= MOST:
+            raise errors.InputError(f"{where}: {theirs} is {value:,}, expected less than {MOST:,}.")
     flags = {
         name: values.get(name, default)
         for name, default in (("do_layer_norm_before", True), ("_remove_final_layer_norm", False))

@@ -94,3 +94,13 @@ def check_roles(roles: Sequence[str], known: Sequence[str]) -> None:
     for role in roles:
         if role not in known:
             raise errors.unknown("role", str(role), known, "ROLES")
+
+
+def check_rules(rules: object) -> None:
+    """Raises InputError unless `rules` maps names to something; `use_rules` knows which names."""
+    if rules is None or (isinstance(rules, Mapping) and all(isinstance(one, str) for one in rules)):
+        return
+    raise InputError(
+        f"LOGICAL_AXIS_RULES is {rules!r}, expected {{logical axis: mesh axis}}, for example "
+        "{'residual_length': 'model'}, or {} for the default rules."
+    )

@@ -328,10 +328,10 @@ def _size(text: str | None) -> int:
     if text is None:
         return DEFAULT_SHARD_BYTES
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]I?B)?\s*", text.upper())
-    size = int(float(found.group(1)) * UNITS.get(found.group(2) or "", 1)) if found else 0
-    if size < 1:
-        raise InputError(f"--max_shard_size is '{text}', expected a size such as 500MB or 5GB.")
-    return size
+    size = float(found.group(1)) * UNITS.get(found.group(2) or "", 1) if found else 0.0
+    if not 1 <= size < math.inf:
+        raise InputError(f"--max_shard_size is {text!r:.60}, expected a size such as 500MB or 5GB.")
+    return int(size)
 
 
 def _mesh(text: str | None, config: OptConfig) -> Mesh:

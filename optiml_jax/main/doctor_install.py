@@ -29,7 +29,7 @@ IMPORT_SECONDS = 180
 OPTIONAL: Mapping[str, tuple[str, str]] = {
     "torch": (
         "torch",
-        "conversion and parity with Hugging Face; pip install 'optiml_jax[convert]'",
+        "parity tests and benchmarks beside it; pip install 'optiml_jax[dev]'",
     ),
     "transformers": ("transformers", "parity tests; pip install 'optiml_jax[dev]'"),
     "libtpu": ("libtpu", "TPUs and compiling for them; pip install 'optiml_jax[tpu]'"),

@@ -70,6 +70,7 @@ class EvalJob:
             }
         )
         checks.check_roles(self.roles, ROLES)
+        checks.check_rules(self.logical_axis_rules)
 
 
 CONFIGURABLES: Mapping[str, Any] = {

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from optiml_jax.errors import InputError
 from optiml_jax.main import decoding_flags, flags
 
 EXAMPLES = """
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from optiml_jax.main import opened_model
 
     settings = decoding_flags.settings(args)
+    if args.prompt is not None:
+        _check_text(args.prompt, "--prompt")
     opened = opened_model.open_model(
         args.checkpoint, args.dtype, decoding_flags.mesh_config(args.mesh), settings
     )
@@ -101,6 +104,9 @@ def _prompts(is_terminal: bool) -> Iterator[str]:
     while True:
         try:
             line = input((MORE if lines else MARK) if is_terminal else "")
+            _check_text(line, "standard input")
+        except UnicodeDecodeError:
+            raise _not_utf8("standard input") from None
         except EOFError:
             if is_terminal:
                 print("", flush=True)
@@ -119,6 +125,16 @@ def _prompts(is_terminal: bool) -> Iterator[str]:
             continue
         yield "\n".join([*lines, line])
         lines = []
+
+
+def _check_text(text: str, where: str) -> None:
+    """Raises InputError for bytes that Python could not decode: half pairs stand for them."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise _not_utf8(where)
+
+
+def _not_utf8(where: str) -> InputError:
+    return InputError(f"{where}: a prompt is not UTF-8. Convert it, e.g. with iconv.")
 
 
 def _tells(name: str, value: Any) -> bool:

@@ -73,9 +73,7 @@ def run(job: InferJob) -> int:
             cut += truncated
             if file is None:
                 continue
-            file.writelines(
-                (json.dumps(row, ensure_ascii=False) + "\n").encode() for row in answers
-            )
+            file.writelines(map(_json_line, answers))
             file.flush()
             if job.output != STREAM:
                 os.fsync(file.fileno())
@@ -138,14 +136,26 @@ def _parse_row(line: bytes, where: str) -> dict[str, Any]:
     for field, text in texts.items():
         if not isinstance(text, str):
             raise InputError(f"{where}: field '{field}' is {text!r:.60}, expected a text.")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise InputError(f"{where}: field '{field}' holds half of a UTF-16 pair, no character.")
+    for key, value in row.items():
+        # What passes through must be written again.
+        try:
+            _json_line({key: value})
+        except UnicodeEncodeError:
+            raise InputError(
+                f"{where}: field {key!r} holds half of a UTF-16 pair, no character."
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: field {key!r} cannot be written again: {error}.") from None
     for key in OWN_KEYS:
         if key in row:
             raise InputError(
                 f"{where}: field '{key}' is what the output adds. Rename it in the input."
             )
     return row
+
+
+def _json_line(row: dict[str, Any]) -> bytes:
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _missing(row: dict[str, Any], where: str) -> InputError:
@@ -242,29 +252,53 @@ def _output(
         "rows_a_part": part,
         "mesh": {name: int(size) for name, size in model.mesh.shape.items()} if model.mesh else {},
     }
-    done, size = _resume(partial, identity, wanted, part)
-    if jax.process_count() > 1:
-        # Every process must have counted the rows before the first one adds to them.
-        multihost_utils.sync_global_devices("inference: rows counted")
     if not is_first:
+        done, _ = _resume(partial, identity, wanted, part)
+        multihost_utils.sync_global_devices("inference: rows counted")
         yield None, done
         return
-    with _writing(job.output), partial.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"--output '{job.output}' is being written by another process. Wait for it, or "
-                "choose another file."
-            ) from None
+    with _writing(job.output), _locked(partial, job.output) as file:
+        # Counted under the lock: another process may just have added rows, or finished.
+        done, size = _resume(partial, identity, wanted, part)
+        if jax.process_count() > 1:
+            # Every process must have counted the rows before this one adds to them.
+            multihost_utils.sync_global_devices("inference: rows counted")
         file.truncate(size)
         if not size:
             identity.write_text(json.dumps(wanted, indent=1) + "\n")
         if done:
             print(f"{done} rows are there already, going on.", file=sys.stderr)
-        yield file, done
+        try:
+            yield file, done
+        except BaseException:
+            if not os.fstat(file.fileno()).st_size:  # No rows to keep.
+                identity.unlink()
+            raise
+        check_output(job.output)
         os.replace(partial, job.output)
         identity.unlink()
+
+
+@contextlib.contextmanager
+def _locked(partial: pathlib.Path, output: str) -> Iterator[IO[bytes]]:
+    """`partial`, opened to add to it, for this process alone; removed where it stays empty."""
+    with partial.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"--output '{output}' is being written by another process. Wait for it, or "
+                "choose another file."
+            ) from None
+        if not (partial.exists() and os.path.samefile(file.fileno(), partial)):
+            # Renamed by the process that held it a moment ago.
+            raise InputError(f"--output '{output}' exists already. Another process finished it.")
+        try:
+            check_output(output)
+            yield file
+        finally:
+            if partial.exists() and not os.fstat(file.fileno()).st_size:
+                partial.unlink()
 
 
 def _resume(
@@ -275,6 +309,8 @@ def _resume(
         content = partial.read_bytes()
         found = json.loads(identity.read_text())
     except (FileNotFoundError, ValueError):
+        return 0, 0
+    if not content or not isinstance(found, dict):
         return 0, 0
     differing = [name for name in wanted if found.get(name) != wanted[name]]
     if differing:

@@ -22,6 +22,8 @@ optiml precompile --gin_file=models/opt_30b.gin --topology=v5e:4x4 --mode=decode
 """
 
 MODES = ("train", "decode")
+DECODE_FLAGS = ("rows", "prompt_length", "new_tokens")
+NEW_TOKENS = 256
 EXIT_TOO_LARGE = 1
 
 
@@ -69,7 +71,7 @@ def register(subparsers: Any) -> None:
     group.add_argument(
         "--prompt_length", type=int, metavar="T", help="default: what the model has room for"
     )
-    group.add_argument("--new_tokens", type=int, default=256, metavar="T", help="default 256")
+    group.add_argument("--new_tokens", type=int, metavar="T", help=f"default {NEW_TOKENS}")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
 
 
@@ -82,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
         raise errors.unknown("mode", args.mode, MODES, "--mode")
     if args.plan and args.mode != "train":
         raise errors.InputError("--plan searches training recipes. Leave out --mode=decode.")
+    given = [name for name in DECODE_FLAGS if getattr(args, name) is not None]
+    if given and args.mode != "decode":
+        raise errors.InputError(f"--{given[0]} belongs to --mode=decode, which is not given.")
     topology.libtpu_version()
     topology.prepare_environment()
     from optiml_jax.main import gin_config, precompile_job, precompile_report
@@ -89,13 +94,15 @@ def run(args: argparse.Namespace) -> int:
     sources = gin_config.sources(args)
     job = precompile_job.read(sources)
     if args.dry_run:
-        print(precompile_report.describe(job, of))
+        mesh = None if args.plan else precompile_job.mesh_of(job.job, of, args.mode)
+        print(precompile_report.describe(job, of, mesh))
         return 0
     if args.plan:
         content = precompile_job.plan_job(job, of, lambda line: print(line, file=sys.stderr))
         show = precompile_report.plan_text
     else:
-        shape = precompile_job.DecodeShape(args.rows, args.prompt_length, args.new_tokens)
+        new_tokens = NEW_TOKENS if args.new_tokens is None else args.new_tokens
+        shape = precompile_job.DecodeShape(args.rows, args.prompt_length, new_tokens)
         content = precompile_job.compile_job(job, of, args.mode, shape)
         show = precompile_report.text
     print(json.dumps(content, indent=1) if args.json else show(content))

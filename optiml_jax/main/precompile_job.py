@@ -17,7 +17,7 @@ from optiml_jax.ahead.topology import Slice
 from optiml_jax.errors import InputError
 from optiml_jax.main import gin_config, train_job
 from optiml_jax.main.train_job import TrainJob
-from optiml_jax.model import attention
+from optiml_jax.model import attention, partitioning
 
 ROWS_A_SHARD = 8
 DEFAULT_RUN = "runs/pretrain.gin"
@@ -50,19 +50,25 @@ def read(sources: gin_config.Sources) -> Recipe:
     return Recipe(built.value, sources.files)
 
 
-def mesh_of(job: TrainJob, of: Slice) -> Mesh:
-    """The recipe's mesh on the slice.
+def mesh_of(job: TrainJob, of: Slice, mode: str) -> Mesh:
+    """The recipe's mesh on the slice; the training batch and its attention count in training alone.
 
     Raises:
         InputError: what does not divide, or an attention back-end that cannot do it.
     """
-    return train_job.check_shapes(job, topology.devices(of))
+    devices = topology.devices(of)
+    if mode == "train":
+        return train_job.check_shapes(job, devices)
+    mesh = partitioning.make_mesh(job.mesh, devices)
+    with partitioning.use_rules(job.logical_axis_rules or {}):
+        partitioning.check_divides(job.model, mesh)
+    return mesh
 
 
 def compile_job(recipe: Recipe, of: Slice, mode: str, decode_shape: DecodeShape) -> dict[str, Any]:
     """Compiles, and returns what `--json` prints."""
     job = recipe.job
-    mesh = mesh_of(job, of)
+    mesh = mesh_of(job, of, mode)
     if mode == "decode":
         return _decode(recipe, of, mesh, decode_shape)
     program = ahead.train_step(
@@ -88,11 +94,10 @@ def _decode(recipe: Recipe, of: Slice, mesh: Mesh, shape: DecodeShape) -> dict[s
     job = recipe.job
     model = dataclasses.replace(job.model, dropout_rate=0.0, attention_dropout_rate=0.0)
     row_shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = shape.rows or ROWS_A_SHARD * row_shards
+    rows = ROWS_A_SHARD * row_shards if shape.rows is None else shape.rows
     if rows < 1 or rows % row_shards:
         raise InputError(
-            f"--rows is {rows}, which does not divide by data x fsdp = {row_shards}. Use a "
-            "multiple of it."
+            f"--rows is {rows}, expected a multiple of data x fsdp = {row_shards}, at least one."
         )
     room = model.max_positions - shape.new_tokens
     prompt_length = room if shape.prompt_length is None else shape.prompt_length
@@ -139,6 +144,12 @@ def plan_job(recipe: Recipe, of: Slice, tell: plan.Tell) -> dict[str, Any]:
         return ahead.run(program, of)
 
     found = plan.search(job.model, of, job.loop.batch_size, job.feature_length, measure, tell=tell)
+    if not found.num_candidates:
+        raise InputError(
+            f"--plan: no mesh of {of.num_chips} chips divides {job.loop.batch_size} rows of "
+            f"{job.feature_length} tokens and the model. Use a --gin.BATCH_SIZE that is a multiple "
+            f"of {of.num_chips}."
+        )
     best = found.best
     return {
         **_common(recipe, of, None, "train"),
@@ -176,13 +187,17 @@ def _row(row: plan.Row) -> dict[str, Any]:
 
 def _common(recipe: Recipe, of: Slice, mesh: Mesh | None, mode: str) -> dict[str, Any]:
     job = recipe.job
-    attends = attention.choose(
-        job.model.attention,
-        "tpu",
-        head_dim=job.model.head_dim,
-        dtype=job.model.dtype,
-        dropout_rate=job.model.attention_dropout_rate,
-    )
+    if mode == "decode":
+        attends = attention.Choice("dense", "no other reads a cache")
+    else:
+        attends = attention.choose(
+            job.model.attention,
+            "tpu",
+            head_dim=job.model.head_dim,
+            dtype=job.model.dtype,
+            length=job.feature_length,
+            dropout_rate=job.model.attention_dropout_rate,
+        )
     return {
         "mode": mode,
         "files": list(recipe.files),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from jax.sharding import Mesh
+
 from optiml_jax.ahead.estimate import EFFICIENCY
 from optiml_jax.ahead.topology import GIB, Slice
 from optiml_jax.main.precompile_job import Recipe
@@ -10,14 +12,16 @@ from optiml_jax.main.precompile_job import Recipe
 Content = Mapping[str, Any]
 
 
-def describe(recipe: Recipe, of: Slice) -> str:
-    """What would be compiled (`--dry_run`)."""
+def describe(recipe: Recipe, of: Slice, mesh: Mesh | None) -> str:
+    """What would be compiled (`--dry_run`), on this mesh, or on many (None)."""
     job = recipe.job
+    shape = {} if mesh is None else {name: int(size) for name, size in mesh.shape.items()}
     return _lines(
         {
             "recipe": " + ".join(recipe.files),
             "model": f"{job.model.num_params():,} parameters",
             "slice": f"{_slices(of.name, of.num_slices)}, {of.num_chips} chips",
+            "mesh": _shape(shape) or "searched",
             "batch": f"{job.loop.batch_size} rows of {job.feature_length} tokens, "
             f"{job.loop.num_microbatches} microbatch(es)",
         }
@@ -49,7 +53,7 @@ def plan_text(content: Content) -> str:
     del head["mesh"], head["remat"]
     head["searched"] = (
         f"{content['num_candidates']} ways that divide evenly; {content['num_pruned']} cannot fit "
-        f"by their state alone, {len(content['tried'])} were compiled"
+        f"by the plainest count, {len(content['tried'])} were compiled"
     )
     rows: list[tuple[str, ...]] = [
         ("data", "fsdp", "model", "microbatches", "remat", "peak GiB", "", "step s", "MFU")
@@ -87,7 +91,6 @@ def plan_text(content: Content) -> str:
 
 def _what(content: Content) -> dict[str, str]:
     mesh = content["mesh"] or {}
-    shape = " x ".join(f"{name}={size}" for name, size in mesh.items())
     rules = ", ".join(f"{name} on {axis}" for name, axis in content["rules"].items())
     return {
         "recipe": " + ".join(content["files"]),
@@ -95,7 +98,7 @@ def _what(content: Content) -> dict[str, str]:
         f"({content['attention_reason']})",
         "slice": f"{_slices(content['topology'], content['num_slices'])}, {content['num_chips']} "
         "chips",
-        "mesh": shape + (f"; {rules}" if rules else ""),
+        "mesh": _shape(mesh) + (f"; {rules}" if rules else ""),
         "batch": _batch(content),
         "remat": content["remat"],
         "compiler": f"libtpu {content['libtpu']}, no TPU used",
@@ -161,6 +164,10 @@ def _estimate(found: Mapping[str, Any]) -> dict[str, str]:
         "tokens": f"{found['tokens_per_second']:,.0f} a second",
         "MFU": f"{found['mfu']:.1%} (matrix products and causal attention, nothing recomputed)",
     }
+
+
+def _shape(mesh: Mapping[str, int]) -> str:
+    return " x ".join(f"{name}={size}" for name, size in mesh.items())
 
 
 def _slices(name: str, number: int) -> str:

@@ -84,6 +84,7 @@ class TrainJob:
             }
         )
         checks.check_roles(self.eval_roles, eval_job.ROLES)
+        checks.check_rules(self.logical_axis_rules)
         lengths = self.task_feature_lengths
         length = lengths.get("targets") if isinstance(lengths, Mapping) else None
         if type(length) is not int or set(lengths) != {"targets"} or length < 2:
@@ -190,6 +191,7 @@ def _attention(job: TrainJob, mesh: Mesh) -> attention.Choice:
         mesh.devices.flat[0].platform,
         head_dim=job.model.head_dim,
         dtype=job.model.dtype,
+        length=job.feature_length,
         dropout_rate=rate,
     )
     if rate > 0.0 and choice.back_end in attention.WITHOUT_DROPOUT:
@@ -198,7 +200,38 @@ def _attention(job: TrainJob, mesh: Mesh) -> attention.Choice:
             f"and cannot drop any, but attention_dropout_rate is {rate}. Set "
             "--gin.ATTENTION_DROPOUT_RATE=0.0, or --gin.OptConfig.attention=\"'dense'\"."
         )
+    if job.model.attention in attention.WITHOUT_DROPOUT:
+        _trace_attention(job, mesh)
     return choice
+
+
+def _trace_attention(job: TrainJob, mesh: Mesh) -> None:
+    """Lets the back-end that the job names refuse platform, dtype and shapes before anything runs.
+
+    Raises:
+        InputError: what it cannot do.
+    """
+    model = job.model
+    rows = (job.loop.batch_size // job.loop.num_microbatches, job.feature_length)
+    heads = jax.ShapeDtypeStruct((*rows, model.num_heads, model.head_dim), model.dtype)
+    ids = jax.ShapeDtypeStruct(rows, "int32")
+
+    def attend(query, key, value, segment_ids, slots):
+        return attention.attend(
+            model.attention,
+            query,
+            key,
+            value,
+            query_segment_ids=segment_ids,
+            key_segment_ids=segment_ids,
+            query_slots=slots,
+            dropout_rate=0.0,
+            dropout_rng=None,
+            cached=False,
+        )
+
+    with partitioning.use_rules(job.logical_axis_rules or {}), jax.set_mesh(mesh):
+        jax.eval_shape(attend, heads, heads, heads, ids, ids)
 
 
 def run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> int:

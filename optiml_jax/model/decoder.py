@@ -347,12 +347,6 @@ def init_cache(config: OptConfig, batch: int, length: int) -> Cache:
     }
 
 
-def cache_logical_axes() -> dict[str, tuple[str, ...]]:
-    """The logical names of the axes of `init_cache`'s arrays."""
-    entry = ("layers", "batch", "length", "heads", "head_dim")
-    return {"keys": entry, "values": entry, "segment_ids": ("batch", "length")}
-
-
 def unstack(params: Params) -> Params:
     """Parameters with a tree per layer ("layers_0", ...), as `step` reads them.
 

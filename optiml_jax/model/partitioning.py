@@ -64,7 +64,8 @@ ARRAYS = (
     ("norm",),
     ("vocab", "features"),
     ("positions", "features"),
-    ("layers", "batch", "length", "heads", "head_dim"),
+    ("batch", "heads", "length", "head_dim"),
+    ("lookup_batch", "length", "embed"),
     ("batch", "length", "heads", "qkv", "head_dim"),
     ("batch", "length", "features"),
     ("batch", "residual_length", "features"),
@@ -188,13 +189,14 @@ def check_divides(
                 f"which the logical rule '{logical_name}' cuts it. Choose {axes} among the "
                 f"divisors of {value}, or map '{logical_name}' to None in logical_axis_rules."
             )
-    axes, ways = _ways(mesh, "batch")
-    if batch_size is not None and batch_size % (ways * num_microbatches):
-        raise errors.InputError(
-            f"mesh: the batch of {batch_size} rows does not divide by {axes} = {ways} "
-            f"times {num_microbatches} microbatch(es). Use a batch size that is a multiple of "
-            f"{ways * num_microbatches}, or fewer microbatches, or a larger 'model' axis."
-        )
+    for logical_name in ("batch", "lookup_batch"):
+        axes, ways = _ways(mesh, logical_name)
+        if batch_size is not None and batch_size % (ways * num_microbatches):
+            raise errors.InputError(
+                f"mesh: the batch of {batch_size} rows does not divide by {axes} = {ways} "
+                f"times {num_microbatches} microbatch(es). Use a batch size that is a multiple of "
+                f"{ways * num_microbatches}, or fewer microbatches, or a larger 'model' axis."
+            )
 
 
 def _ways(mesh: Mesh | AbstractMesh, logical_name: str) -> tuple[str, int]:

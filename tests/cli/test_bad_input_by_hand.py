@@ -63,6 +63,9 @@ def complain(capsys, tmp_path, monkeypatch):
         ("MODEL_DIR=' '", "MODEL_DIR is ' ', expected the name of a folder."),
         ("train.eval_roles=3", "ROLES is 3, expected a list such as ['train', 'validation', 'te"),
         ("train.eval_roles=['valid']", "unknown role 'valid'. Did you mean 'validation'?"),
+        ("LOGICAL_AXIS_RULES='model'", "LOGICAL_AXIS_RULES is 'model', expected {logical axis: m"),
+        ("LOGICAL_AXIS_RULES={3: 'model'}", "LOGICAL_AXIS_RULES is {3: 'model'}, expected {logic"),
+        ("LOGICAL_AXIS_RULES={'head': 'model'}", "logical axis 'head'. Did you mean 'heads'?"),
     ],
 )
 def test_values_of_a_run(complain, store, flag, message):

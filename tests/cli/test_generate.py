@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 
 import pytest
 
+from optiml_jax.errors import InputError
 from optiml_jax.main import cli, generate
 
 from .test_interrupt import MAIN
@@ -59,6 +61,18 @@ def test_bad_flags(trained, flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_prompt_that_is_not_utf8(trained, capsys):
+    assert cli.main(["generate", f"--checkpoint={trained}", "--prompt=a\udcff"]) == 2
+    assert "--prompt: a prompt is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["strict", "surrogateescape"])
+def test_lines_that_are_not_utf8(way, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff\n"), "utf-8", way))
+    with pytest.raises(InputError, match="standard input: a prompt is not UTF-8"):
+        next(generate._prompts(False))
+
+
 def test_a_terminal(trained):
     """Ctrl-C at the prompt drops the line, Ctrl-D leaves with code 0."""
     ours, theirs = pty.openpty()
@@ -77,9 +91,12 @@ def test_a_terminal(trained):
         until = time.monotonic() + SECONDS
         while shown.count(text) < count:
             assert time.monotonic() < until, shown
-            shown += os.read(ours, 4096)
+            if select.select([ours], [], [], 1.0)[0]:
+                shown += os.read(ours, 4096)
 
     wait_for(b"> ", 1)
+    # readline shows its prompt a moment before it waits for keys, where a signal wakes it.
+    time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     wait_for(b"> ", 2)
     os.write(ours, b"word1\n")

@@ -1,5 +1,6 @@
 """`optiml infer`: rows in, rows out, killed and resumed, and what it refuses."""
 
+import dataclasses
 import io
 import json
 import os
@@ -7,9 +8,10 @@ import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 
-from optiml_jax.main import cli, infer_job
+from optiml_jax.main import cli, infer_job, opened_model
 
 
 def write_rows(path, rows):
@@ -70,6 +72,9 @@ def test_beams_through_pipes(trained, tmp_path, monkeypatch, capfdbinary):
         (b'{"prompt": 3}\n', "line 1: field 'prompt' is 3, expected a text"),
         (b'{"prompt": "a", "x": NaN}\n', "line 1: not JSON: NaN is no number"),
         (b'{"prompt": "\\ud800"}\n', "field 'prompt' holds half of a UTF-16 pair"),
+        (b'{"prompt": "a", "id": ["\\udc00"]}\n', "field 'id' holds half of a UTF-16 pair"),
+        (b'{"prompt": "a", "\\ud800": 1}\n', "field '\\ud800' holds half of a UTF-16 pair"),
+        (b'{"prompt": "a", "x": 1e999}\n', "field 'x' cannot be written again"),
         (b'{"prompt": "a", "options": []}\n', "field 'options' is [], expected a list of texts"),
         (b'{"prompt": "a", "options": "ab"}\n', "field 'options' is 'ab'"),
         (b'{"prompt": "a", "options": ["b", 2]}\n', "field 'options[1]' is 2, expected a text"),
@@ -172,6 +177,39 @@ def test_two_processes_do_not_share_an_output(trained, tmp_path, capsys):
     assert "is being written by another process" in capsys.readouterr().err
 
 
+def test_another_process_finished_meanwhile(trained, tmp_path, capsys, monkeypatch):
+    """Its rows are neither cut, nor written over, nor taken for ours."""
+    source = write_rows(tmp_path / "in.jsonl", ROWS)
+    output, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
+    lock = infer_job.fcntl.flock
+
+    def finish_first(file, how):
+        partial.write_text("theirs")
+        os.replace(partial, output)
+        lock(file, how)
+
+    monkeypatch.setattr(infer_job.fcntl, "flock", finish_first)
+    assert cli.main(infer(trained, source, output)) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert output.read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_a_model_of_nans_leaves_nothing(trained, tmp_path, capsys, monkeypatch):
+    load = opened_model.OpenedModel.load
+
+    def broken(self, batch_size):
+        model = load(self, batch_size)
+        params = jax.tree.map(lambda leaf: leaf * leaf.dtype.type("nan"), model.params)
+        return dataclasses.replace(model, params=params)
+
+    monkeypatch.setattr(opened_model.OpenedModel, "load", broken)
+    source = write_rows(tmp_path / "in.jsonl", ROWS[:1])
+    assert cli.main(infer(trained, source, tmp_path / "out.jsonl")) == 2
+    assert "scores that are not numbers" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_a_reader_that_leaves(trained, tmp_path):
     """`| head -1`: exit code 141, no traceback."""
     source = write_rows(tmp_path / "in.jsonl", [{"prompt": f"word{i}"} for i in range(24)])
@@ -199,4 +237,6 @@ def test_parts_are_cut_by_row_number(tmp_path):
     assert infer_job._resume(partial, identity, {"x": 1}, 2) == (4, 10)
     assert infer_job._resume(partial, identity, {"x": 1}, 3) == (3, 7)
     assert infer_job._resume(partial, identity, {"x": 1}, 8) == (0, 0)
+    partial.write_bytes(b"")
+    assert infer_job._resume(partial, identity, {"x": 2}, 2) == (0, 0)
     assert infer_job._resume(tmp_path / "b", identity, {"x": 1}, 2) == (0, 0)

@@ -46,6 +46,8 @@ def complain(capsys):
         (["--topology=v4:2x2x1", "--num_slices=two"], "invalid int value: 'two'"),
         (["--topology=v4:2x2x1", "--mode=trian"], "unknown mode 'trian'. Did you mean 'train'?"),
         (["--topology=v4:2x2x1", "--mode=decode", "--plan"], "--plan searches training recipes"),
+        (["--topology=v4:2x2x1", "--rows=8"], "--rows belongs to --mode=decode, which is not"),
+        (["--topology=v4:2x2x1", "--new_tokens=8"], "--new_tokens belongs to --mode=decode"),
         (["--topologi=v4:2x2x1"], "unknown flag '--topologi'. Did you mean '--topology'?"),
     ],
 )
@@ -95,6 +97,10 @@ SMALL = (
          "cannot drop any, but attention_dropout_rate is 0.1"),
         (["--topology=v5e:3x5"], "libtpu has no slice 'v5e:3x5'"),
         (["--gin_file=models/opt_2_6b.gin"], "unknown gin file 'models/opt_2_6b.gin'"),
+        (["--dry_run", "--gin.MESH_FSDP=1"], "does not fit 4 device(s)"),
+        (["--gin.OptConfig.attention='cudnn'"], "it runs on NVIDIA GPUs, not on tpu"),
+        (["--mode=decode", "--rows=0"], "--rows is 0, expected a multiple of data x fsdp = 2"),
+        (["--plan", "--topology=v5e:16x16", "--gin.BATCH_SIZE=7"], "no mesh of 256 chips divides"),
     ],
 )  # fmt: skip
 def test_recipes_that_cannot_run_on_the_slice(flags, message):
@@ -142,3 +148,39 @@ def test_a_recipe_that_is_too_large_says_by_how_much():
     assert code == 1, told
     assert "no, by at least " in output
     assert "limit:       15.75 GiB a chip" in output
+
+
+LEAST = ("--gin_file=models/opt_tiny.gin", "--gin.ATTENTION_DROPOUT_RATE=0.0")
+
+
+@pytest.mark.tpu_compile
+def test_decoding_compiles_and_needs_no_training_batch():
+    """Dropout and batch are of the training recipe; whoever reads a cache reads it with dense."""
+    code, output, told = precompile(
+        *("--gin_file=models/opt_tiny.gin", "--topology=v5e:2x2", "--mode=decode", "--json"),
+        *("--gin.BATCH_SIZE=7", "--gin.OptConfig.attention='splash'", "--new_tokens=8"),
+    )
+    assert code == 0, told
+    found = json.loads(output)
+    assert (found["attention"], found["batch_size"], found["prompt_length"]) == ("dense", 32, 504)
+    assert set(found["programs"]) == {"prefill", "step"}
+    assert found["peak_bytes"] == max(one["peak_bytes"] for one in found["programs"].values())
+
+
+@pytest.mark.tpu_compile
+def test_a_plan_names_the_flags_of_the_best():
+    code, output, told = precompile(*LEAST, "--topology=v5e:2x2", "--plan")
+    assert code == 0, told
+    assert told.count("fits") == 3
+    assert "Best by the estimate (no measurement; see below):\n  --gin.MESH_DATA=" in output
+
+
+@pytest.mark.tpu_compile
+def test_two_slices_send_over_the_network_what_data_parallelism_must():
+    code, output, told = precompile(*LEAST, "--topology=v5e:2x2", "--num_slices=2", "--json")
+    assert code == 0, told
+    found = json.loads(output)
+    assert (found["num_chips"], found["mesh"]["data"]) == (8, 8)
+    # Each chip of a slice sends its quarter of the float32 gradients to the other slice.
+    crossing = sum(row["dcn_bytes"] for row in found["collectives"].values())
+    assert crossing > 0.9 * 4 / 4 * found["num_params"]

@@ -99,6 +99,13 @@ def test_bad_vocab_files(small, tmp_path, change, message):
         vocabularies.load_vocabulary(tmp_path)
 
 
+def test_merges_that_are_no_text_are_named(small, tmp_path):
+    small.save(tmp_path)
+    (tmp_path / "merges.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"merges.txt: not readable as UTF-8"):
+        vocabularies.load_vocabulary(tmp_path)
+
+
 def test_altered_merges_are_noticed(small, tmp_path):
     small.save(tmp_path)
     lines = (tmp_path / "merges.txt").read_text().splitlines()

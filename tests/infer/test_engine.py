@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from optiml_jax.errors import InputError
+from optiml_jax.infer import buckets, decoding
 from optiml_jax.infer import engine as engines
+from optiml_jax.infer.settings import DecodingConfig
 from optiml_jax.model import partitioning
 
 EOS = 2
@@ -93,6 +95,53 @@ def test_a_model_of_nans_is_refused(tiny_engine):
     broken = jax.tree.map(lambda leaf: leaf * leaf.dtype.type("nan"), tiny_engine.params)
     with pytest.raises(InputError, match="log-probabilities that are not numbers"):
         dataclasses.replace(tiny_engine, params=broken).rank(PROMPTS)
+
+
+@pytest.mark.parametrize("name", ["final_norm", "token_embedding"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        DecodingConfig(max_new_tokens=3),
+        DecodingConfig(max_new_tokens=3, temperature=1.0, top_k=5, top_p=0.9),
+        DecodingConfig(max_new_tokens=3, num_beams=2),
+    ],
+    ids=["greedy", "drawn", "beams"],
+)
+def test_scores_that_are_not_numbers_give_no_text(tiny_engine, settings, name):
+    """One NaN is enough: in the last norm, or in the row of a token that no prompt has."""
+    leaves, tree = jax.tree.flatten(tiny_engine.params[name])
+    leaves = [leaf.at[(-1,) * leaf.ndim].set(leaf.dtype.type("nan")) for leaf in leaves]
+    broken = {**tiny_engine.params, name: jax.tree.unflatten(tree, leaves)}
+    model = dataclasses.replace(tiny_engine, params=broken)
+    with pytest.raises(InputError, match="scores that are not numbers"):
+        model.generate(["Is the sky blue?", "the cat"], settings=settings)
+
+
+def test_a_row_that_breaks_later_is_refused(tiny_engine):
+    """A position that only the third new token sees; the prompt fills its bucket."""
+    prompts = [[5] * buckets.SMALLEST_LENGTH]
+    table = tiny_engine.params["position_embedding"]
+    # Two rows stand before position 0 (OPT's offset).
+    broken = table.at[2 + buckets.SMALLEST_LENGTH + 1].set(table.dtype.type("nan"))
+    broken = {**tiny_engine.params, "position_embedding": broken}
+    config = tiny_engine.config
+    two = decoding.greedy(config, broken, prompts, 2, -1)
+    assert two == decoding.greedy(config, tiny_engine.params, prompts, 2, -1)
+    with pytest.raises(InputError, match="scores that are not numbers"):
+        decoding.greedy(config, broken, prompts, 3, -1)
+
+
+def test_weights_are_prepared_once(tiny_engine, monkeypatch):
+    calls = []
+    prepare = decoding.prepare
+    monkeypatch.setattr(decoding, "prepare", lambda *args: calls.append(1) or prepare(*args))
+    model = dataclasses.replace(tiny_engine)
+    first = model.generate(["the cat"], 2)
+    assert model.generate(["the cat"], 2) == first
+    model.generate(["the cat"], settings=DecodingConfig(max_new_tokens=2, num_beams=2))
+    assert len(calls) == 1
+    dataclasses.replace(model).generate(["the cat"], 2)
+    assert len(calls) == 2
 
 
 def test_nothing_asked_nothing_answered(tiny_engine):

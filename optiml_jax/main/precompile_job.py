@@ -154,8 +154,8 @@ def plan_job(recipe: Recipe, of: Slice, tell: plan.Tell) -> dict[str, Any]:
     return {
         **_common(recipe, of, None, "train"),
         "fits": best is not None,
-        "best": None if best is None else _row(best),
-        "tried": [_row(row) for row in found.tried],
+        "best": None if best is None else _row(best, job),
+        "tried": [_row(row, job) for row in found.tried],
         "num_candidates": found.num_candidates,
         "num_pruned": found.num_pruned,
     }
@@ -174,9 +174,10 @@ def plan_change(job: TrainJob, candidate: plan.Candidate) -> TrainJob:
     )
 
 
-def _row(row: plan.Row) -> dict[str, Any]:
+def _row(row: plan.Row, job: TrainJob) -> dict[str, Any]:
     return {
         **dataclasses.asdict(row.candidate),
+        "rules": row.candidate.rules(job.logical_axis_rules),
         "fits": row.outcome.fits,
         "peak_bytes": row.outcome.peak_bytes,
         "limit_bytes": row.outcome.limit_bytes,

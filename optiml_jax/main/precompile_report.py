@@ -84,8 +84,8 @@ def plan_text(content: Content) -> str:
             f"--gin.NUM_MICROBATCHES={best['num_microbatches']} "
             f"--gin.OptConfig.remat=\"'{best['remat']}'\""
         )
-        if best["model"] > 1:
-            closing += " \\\n  --gin.LOGICAL_AXIS_RULES=\"{'residual_length': 'model'}\""
+        if best["rules"] != content["rules"]:
+            closing += f' \\\n  --gin.LOGICAL_AXIS_RULES="{best["rules"]}"'
     return "\n\n".join([_lines(head), table, closing, _NOTE])
 
 

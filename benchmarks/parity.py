@@ -7,9 +7,9 @@ more; float32 on both sides. Small models of every variant first, then the publi
 for, at their whole shape. Each also against itself: layers unrolled, documents packed into one row,
 and token by token from the cache.
 
-Gradients are compared on the longest beginning of a row in which no unit's input to ReLU lies within
-rounding of zero: of millions of units a few do, each side rounds them its own way, and one unit on
-or off moves a gradient by 1e-3. `gradients_all_tokens` has those too. Gradients that are zero but
+Gradients are compared on the longest beginning of a row in which no unit's input to ReLU lies
+within rounding of zero: of millions of units a few do, each side rounds them its own way, and one
+unit on or off moves a gradient by 1e-3. `gradients_all_tokens` has those too. Gradients that are zero but
 for rounding (the keys' biases, which softmax ignores) are left out of both.
 """
 

@@ -9,8 +9,8 @@ and token by token from the cache.
 
 Gradients are compared on the longest beginning of a row in which no unit's input to ReLU lies
 within rounding of zero: of millions of units a few do, each side rounds them its own way, and one
-unit on or off moves a gradient by 1e-3. `gradients_all_tokens` has those too. Gradients that are zero but
-for rounding (the keys' biases, which softmax ignores) are left out of both.
+unit on or off moves a gradient by 1e-3. `gradients_all_tokens` has those too. Gradients that are zero but for
+rounding (the keys' biases, which softmax ignores) are left out of both.
 """
 
 import argparse

@@ -7,14 +7,17 @@ more; float32 on both sides. Small models of every variant first, then the publi
 for, at their whole shape. Each also against itself: layers unrolled, documents packed into one row,
 and token by token from the cache.
 
-Gradients are compared on the longest beginning of a row in which no unit's input to ReLU lies
-within rounding of zero: of millions of units a few do, each side rounds them its own way, and one
-unit on or off moves a gradient by 1e-3. `gradients_all_tokens` has those too. Gradients that are zero but for
-rounding (the keys' biases, which softmax ignores) are left out of both.
+Of the millions of units of a published size a few meet ReLU within rounding of zero. Each side
+rounds them its own way, and one unit on or off moves a gradient by 1e-3: `gradients` says so, and
+`gradients_theirs_in_float64` how far transformers in float32 is from itself in float64.
+`gradients_clear_of_zero` is the comparison without that: the short row, of many, whose units keep
+farthest from zero. Gradients that are zero but for rounding (the keys' biases, which softmax
+ignores) are left out.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import platform
 from typing import Any
@@ -44,9 +47,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pre-LN without final norm": {"_remove_final_layer_norm": True},
     "pre-LN with projections": {"word_embed_proj_dim": 32},
 }
+Arrays = dict[str, np.ndarray]
 ROWS, LENGTH, NEW_TOKENS, NUM_BEAMS = 3, 40, 64, 4
-# Inputs to ReLU have a spread near 1; float32 rounds them by 1e-6 or less.
-KINK = 3e-6
+SHORT_ROWS, SHORT_LENGTH = 256, 4
 
 
 def reference(settings: dict) -> Any:
@@ -82,52 +85,66 @@ def compare(settings: dict, seed: int) -> dict:
         expected = model(tokens).logits.numpy()
     hidden, _ = jax.jit(decoder.hidden_states, static_argnums=0)(config, params, *plain(ids))
     found = np.asarray(jax.jit(decoder.logits, static_argnums=0)(config, params, hidden))
-    smooth = without_kinks(model, tokens)
+    clear, margin = clear_of_zero(model, config.vocab_size, seed)
+    theirs = their_gradients(model, ids)
     report = {
         "num_params": config.num_params(),
         "logits_std": float(expected.std()),
         "logits": distance(found, expected),
-        "gradients_worst_array": gradients(model, config, params, smooth),
-        "gradients_tokens": smooth.size,
-        "gradients_all_tokens": gradients(model, config, params, ids),
+        "gradients": farthest(our_gradients(config, params, ids), theirs),
+        "gradients_theirs_in_float64": farthest(theirs, their_gradients(model, ids, double=True)),
+        "gradients_clear_of_zero": farthest(
+            our_gradients(config, params, clear), their_gradients(model, clear)
+        ),
+        "gradients_clear_of_zero_theirs_in_float64": farthest(
+            their_gradients(model, clear), their_gradients(model, clear, double=True)
+        ),
+        "clear_of_zero_by": margin,
         **itself(config, params, ids, found),
     }
     report.update(decoded(model, config, params, seed))
     return report
 
 
-def without_kinks(model: Any, tokens: Any) -> np.ndarray:
-    """[1, T] ids: the longest beginning of a row that comes nowhere near ReLU's kink."""
+def clear_of_zero(model: Any, vocab_size: int, seed: int) -> tuple[np.ndarray, float]:
+    """[1, T] ids of the short row whose inputs to ReLU keep farthest from zero, and how far."""
     import torch
 
+    rows = np.random.default_rng(seed).integers(4, vocab_size, (SHORT_ROWS, SHORT_LENGTH))
     nearest: list = []
     hooks = [
         layer.fc1.register_forward_hook(
-            lambda module, given, made: nearest.append(made.abs().min(-1).values)
+            lambda module, given, made: nearest.append(made.abs().reshape(SHORT_ROWS, -1).amin(1))
         )
         for layer in model.model.decoder.layers
     ]
     with torch.no_grad():
-        model(tokens)
+        model(torch.tensor(rows))
     for hook in hooks:
         hook.remove()
-    shape = (len(nearest), *tokens.shape)
-    clear = (torch.stack(nearest).reshape(shape).amin(0) > KINK).numpy()
-    lengths = np.cumprod(clear, axis=1).sum(axis=1)
-    row = int(lengths.argmax())
-    return tokens[row : row + 1, : lengths[row]].numpy().astype(np.int32)
+    margins = torch.stack(nearest).amin(0).numpy()
+    row = int(margins.argmax())
+    return rows[row : row + 1].astype(np.int32), float(margins[row])
 
 
-def gradients(model: Any, config: model_config.OptConfig, params: Any, ids: np.ndarray) -> float:
-    """|ours - theirs| / |theirs| of the array where that is largest; the loss is the summed one."""
+def their_gradients(model: Any, ids: np.ndarray, double: bool = False) -> Arrays:
+    """Of the summed loss, by name; computed in float64 where asked."""
     import torch
 
+    model = model.double() if double else model.float()
     tokens = torch.tensor(ids, dtype=torch.long)
     model.zero_grad()
     scores = model(tokens).logits
     torch.nn.functional.cross_entropy(
         scores[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="sum"
     ).backward()
+    found = {name: one.grad.numpy().copy() for name, one in model.named_parameters()}
+    model.float()
+    return found
+
+
+def our_gradients(config: model_config.OptConfig, params: Any, ids: np.ndarray) -> Arrays:
+    """The same of ours, under the same names."""
     weights: Any = np.ones(ids.shape, np.float32)
     weights[:, -1] = 0.0
 
@@ -136,12 +153,15 @@ def gradients(model: Any, config: model_config.OptConfig, params: Any, ids: np.n
         targets: Any = np.roll(ids, -1, axis=1)
         return losses.summed_cross_entropy(config, params, hidden, targets, weights)[0]
 
-    named = huggingface.params_to_hf(jax.jit(jax.grad(summed))(params), config)
-    theirs = {name: one.grad.numpy() for name, one in model.named_parameters()}
-    least = 1e-6 * np.linalg.norm(theirs["model.decoder.embed_tokens.weight"])
+    return huggingface.params_to_hf(jax.jit(jax.grad(summed))(params), config)
+
+
+def farthest(found: Arrays, expected: Arrays) -> float:
+    """|found - expected| / |expected| of the array where that is largest."""
+    least = 1e-6 * np.linalg.norm(expected["model.decoder.embed_tokens.weight"])
     return max(
-        float(np.linalg.norm(named[name] - one) / np.linalg.norm(one))
-        for name, one in theirs.items()
+        float(np.linalg.norm(found[name] - one) / np.linalg.norm(one))
+        for name, one in expected.items()
         if np.linalg.norm(one) > least
     )
 
@@ -172,25 +192,15 @@ def itself(config: model_config.OptConfig, params: Any, ids: np.ndarray, found: 
     report["packed"] = distance(packed, found)
 
     half = LENGTH // 2
-    hidden, cache = run(
-        config,
-        params,
-        *(array[:, :half] for array in plain(ids)),
-        cache=decoder.init_cache(config, ROWS, LENGTH),
-    )
+    keeping = jax.jit(functools.partial(decoder.hidden_states, keep_cache=True), static_argnums=0)
+    hidden, cache = keeping(config, params, *(array[:, :half] for array in plain(ids)))
     parts = [np.asarray(head(config, params, hidden))]
+    cache = decoder.unstack_cache(cache, LENGTH - half)
+    weights, step = decoder.unstack(params), jax.jit(decoder.step, static_argnums=0)
     for place in range(half, LENGTH):
-        index = np.full(ROWS, place, np.int32)
-        hidden, cache = run(
-            config,
-            params,
-            ids[:, place : place + 1],
-            np.ones((ROWS, 1), np.int32),
-            index[:, None],
-            cache=cache,
-            cache_index=index,
-        )
-        parts.append(np.asarray(head(config, params, hidden)))
+        places = np.full(ROWS, place, np.int32)
+        hidden, cache = step(config, weights, ids[:, place], places, cache, np.int32(place))
+        parts.append(np.asarray(head(config, params, hidden))[:, None])
     report["cached"] = distance(np.concatenate(parts, axis=1), found)
     return report
 
@@ -264,9 +274,9 @@ def main() -> None:
         print(name)
         for key, value in found.items():
             print(
-                f"  {key + ':':<26} {value:.3g}"
+                f"  {key + ':':<42} {value:.3g}"
                 if isinstance(value, float)
-                else f"  {key + ':':<26} {value}"
+                else f"  {key + ':':<42} {value}"
             )
     print(report["versions"])
 

@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from optiml_jax import types
 from optiml_jax.ahead import collectives
 from optiml_jax.ahead.topology import Slice
 from optiml_jax.errors import InputError
-from optiml_jax.infer import decoding
+from optiml_jax.infer import arrays, decoding
 from optiml_jax.model import decoder, partitioning
 from optiml_jax.model.config import OptConfig
 from optiml_jax.model.partitioning import LogicalRules
@@ -39,9 +38,11 @@ class Outcome:
 
     Attributes:
         fits: it compiled, and its peak is within the limit.
-        peak_bytes: most memory in use at once. Of a program that is too large it is what the
-            compiler said it needs, a lower bound.
+        peak_bytes: most memory in use at once, the program's `resident_bytes` with it. Of a
+            program that is too large it is what the compiler said it needs, a lower bound.
         argument_bytes: of what goes in: the state and the batch.
+        host_bytes: of the host's memory (the optimizer's moments, where they live there); not in
+            the peak.
         donated_bytes: of arguments whose memory the results take over.
         traffic: collectives by kind; none where it does not fit.
         text: the compiled program, "" where it does not fit.
@@ -54,6 +55,7 @@ class Outcome:
     donated_bytes: int
     compile_seconds: float
     traffic: Mapping[str, collectives.Traffic]
+    host_bytes: int = 0
     text: str = dataclasses.field(default="", repr=False)
 
 
@@ -63,6 +65,7 @@ class Program:
 
     Attributes:
         argument_bytes: of what goes in, on the chip that holds most.
+        resident_bytes: of what else lies on the chip while it runs.
         loop_trips: rounds of the loops whose length depends on data, where all of it counts.
     """
 
@@ -70,6 +73,7 @@ class Program:
     mesh: Mesh
     argument_bytes: int
     loop_trips: int = 1
+    resident_bytes: int = 0
 
 
 def train_step(
@@ -113,14 +117,13 @@ def decode(
 ) -> dict[str, Program]:
     """Serving: "prefill" reads all prompts, "step" adds a token to each row.
 
-    Parameters are held in the compute dtype. The step's cache has room for prompt and new tokens,
-    and is donated from step to step.
+    Both count what `infer.engine` holds all the while: the stacked parameters that prefill reads
+    and the weights that steps read (`decoding.prepare`), which share the embedding tables. The
+    step's cache has room for prompt and new tokens, and is donated from step to step.
     """
-    dtype = jnp.dtype(config.dtype)
 
     def params_of(rng):
-        drawn = decoder.init_params(config, rng)
-        return jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
+        return arrays.cast_kernels(config, decoder.init_params(config, rng))
 
     def prefill(params, prompts, lengths):
         scores, cache = decoding.prompt_scores(config, params, prompts, lengths)
@@ -134,11 +137,7 @@ def decode(
     prompts = jax.ShapeDtypeStruct((batch_size, prompt_length), "int32")
     numbers = jax.ShapeDtypeStruct((batch_size,), "int32")
     slot = jax.ShapeDtypeStruct((), "int32")
-    cache = jax.eval_shape(
-        lambda: decoder.unstack_cache(
-            decoder.init_cache(config, batch_size, prompt_length), new_tokens
-        )
-    )
+    _, cache = jax.eval_shape(prefill, params, prompts, numbers)
     axes = decoder.logical_axes(config)
     with partitioning.use_rules(rules or {}):
         lie = functools.partial(partitioning.shardings, mesh)
@@ -158,9 +157,20 @@ def decode(
             one_step = jax.jit(step, donate_argnums=3, out_shardings=(None, cache_lies)).lower(
                 *stepped
             )
+    tables = {name: read[0][name] for name in decoding.TABLES}
+    shared = _shard_bytes(tables)
+    if read[0]["token_embedding"].dtype == stepped[0]["head"].dtype:
+        shared += _shard_bytes(stepped[0]["head"])
     return {
-        "prefill": Program(prefilled, mesh, _shard_bytes(read)),
-        "step": Program(one_step, mesh, _shard_bytes(stepped)),
+        "prefill": Program(
+            prefilled, mesh, _shard_bytes(read), resident_bytes=_shard_bytes(stepped[0]) - shared
+        ),
+        "step": Program(
+            one_step,
+            mesh,
+            _shard_bytes(stepped),
+            resident_bytes=_shard_bytes(read[0]) - _shard_bytes(tables),
+        ),
     }
 
 
@@ -218,7 +228,7 @@ def run(program: Program, of: Slice) -> Outcome:
             ) from error
         return Outcome(
             fits=False,
-            peak_bytes=needed[0],
+            peak_bytes=needed[0] + program.resident_bytes,
             limit_bytes=needed[1],
             argument_bytes=program.argument_bytes,
             donated_bytes=0,
@@ -229,16 +239,26 @@ def run(program: Program, of: Slice) -> Outcome:
     memory: Any = compiled.memory_analysis()
     text = compiled.as_text() or ""
     slices = [getattr(device, "slice_index", None) or 0 for device in program.mesh.devices.flat]
+    host_bytes = in_host_memory(memory)
+    peak_bytes = memory.peak_memory_in_bytes - host_bytes + program.resident_bytes
     return Outcome(
-        fits=memory.peak_memory_in_bytes <= of.chip.limit_bytes,
-        peak_bytes=memory.peak_memory_in_bytes,
+        fits=peak_bytes <= of.chip.limit_bytes,
+        peak_bytes=peak_bytes,
         limit_bytes=of.chip.limit_bytes,
         argument_bytes=memory.argument_size_in_bytes,
         donated_bytes=memory.alias_size_in_bytes,
         compile_seconds=seconds,
         traffic=collectives.traffic(text, data_dependent_trips=program.loop_trips, slices=slices),
+        host_bytes=host_bytes,
         text=text,
     )
+
+
+def in_host_memory(memory: Any) -> int:
+    """Bytes of the host's memory that a program uses; the compiler's peak counts them too."""
+    arguments, results = memory.host_argument_size_in_bytes, memory.host_output_size_in_bytes
+    own = results - memory.host_alias_size_in_bytes
+    return arguments + own + memory.host_temp_size_in_bytes
 
 
 def out_of_memory(message: str) -> tuple[int, int] | None:

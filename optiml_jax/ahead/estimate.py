@@ -101,13 +101,45 @@ def train_step(
     """
     tokens = batch_size * length
     flops = flops_per_token(config, length)
+    memory = hbm_bytes(config, mesh_shape, batch_size, length, num_microbatches)
+    counted = flops.with_attention * tokens
+    return _roofline(of, tokens, counted, flops.with_remat * tokens, memory, traffic)
+
+
+def decode_step(
+    config: OptConfig,
+    of: Slice,
+    rows: int,
+    context: int,
+    argument_bytes: float,
+    traffic: Mapping[str, Traffic],
+) -> Estimate:
+    """The estimate of one token more in each of `rows` rows.
+
+    Args:
+        context: tokens that each row reads.
+        argument_bytes: weights and cache of a chip, all of which a step reads.
+    """
+    attention = 4 * config.num_layers * config.d_model * context
+    flops = rows * (2.0 * config.num_params() + attention)
+    return _roofline(of, rows, flops, flops, argument_bytes, traffic)
+
+
+def _roofline(
+    of: Slice,
+    tokens: int,
+    counted_flops: float,
+    flops: float,
+    memory_bytes: float,
+    traffic: Mapping[str, Traffic],
+) -> Estimate:
+    """Of a program that does so much on the slice, and moves so many bytes of a chip's memory."""
     far = sum(row.dcn_bytes for row in traffic.values())
     near = sum(row.bytes for row in traffic.values()) - far
-    memory = hbm_bytes(config, mesh_shape, batch_size, length, num_microbatches)
     chip, chips = of.chip, of.num_chips
     parts = {
-        "compute": flops.with_remat * tokens / chips / chip.peak_flops,
-        "memory": memory / chip.hbm_bytes_per_second,
+        "compute": flops / chips / chip.peak_flops,
+        "memory": memory_bytes / chip.hbm_bytes_per_second,
         "interconnect": near / chip.ici_bytes_per_second,
         "network": far / chip.dcn_bytes_per_second,
     }
@@ -116,7 +148,7 @@ def train_step(
     return Estimate(
         seconds=seconds,
         tokens_per_second=tokens / seconds,
-        mfu=flops.with_attention * tokens / (seconds * chips * chip.peak_flops),
+        mfu=counted_flops / (seconds * chips * chip.peak_flops),
         bound_by=bound_by,
         parts=parts,
     )

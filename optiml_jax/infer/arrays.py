@@ -1,6 +1,7 @@
 """What decoding and scoring both do with arrays: padding rows, placing them, casting weights."""
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,15 +51,26 @@ def on_mesh(mesh: Mesh | None) -> Any:
     return contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh)
 
 
+def for_inference(config: OptConfig) -> OptConfig:
+    """The model with the attention back-end that suits the machine it runs on now.
+
+    A run's own choice was for the machine that it was trained on; `dense` stays.
+    """
+    return config if config.attention == "dense" else dataclasses.replace(config, attention="auto")
+
+
 def cast_kernels(config: OptConfig, params: Any) -> Any:
     """Weight matrices in the compute dtype, all else as it is; the results stay the same bits.
 
     Done once ahead of the loop: a decoding step reads every weight once, and reads half as much
     when it is bfloat16 already. Norms and embedding sums are float32 and stay so.
     """
-    dtype = jnp.dtype(config.dtype)
+    return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), params, held_dtypes(config, params))
 
-    def cast(path, leaf):
-        return leaf.astype(dtype) if path[-1].key == "kernel" else leaf
 
-    return jax.tree_util.tree_map_with_path(cast, params)
+def held_dtypes(config: OptConfig, params: Any) -> Any:
+    """The dtype in which inference holds each array, see `cast_kernels`."""
+    compute = jnp.dtype(config.dtype)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: compute if path[-1].key == "kernel" else leaf.dtype, params
+    )

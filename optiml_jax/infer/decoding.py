@@ -32,6 +32,8 @@ __all__ = ["MAX_NEW_TOKENS", "Decoding", "check_room", "cut_left", "decode", "gr
 
 # Steps between two looks of the host at texts that may end in a stop string.
 CHUNK_STEPS = 16
+# Parameters that prompts and steps read alike, as one array.
+TABLES = ("token_embedding", "position_embedding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +297,7 @@ def prepare(config: OptConfig, params: Any) -> Any:
     Made once ahead of all batches: a step reads every weight once. Tables that need no cast are the
     caller's own arrays, not copies.
     """
-    tables = {name: params[name] for name in ("token_embedding", "position_embedding")}
+    tables = {name: params[name] for name in TABLES}
     others = {name: leaf for name, leaf in params.items() if name not in tables}
     # Lookups add float32 rows; the head multiplies in the compute dtype.
     head, dtype = tables["token_embedding"], jnp.dtype(config.dtype)
@@ -328,12 +330,12 @@ def prompt_scores(
     batch, length = prompts.shape
     slots = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
     hidden, cache = decoder.hidden_states(
-        config,
+        arrays.for_inference(config),
         params,
         prompts,
         (slots < lengths[:, None]).astype(jnp.int32),
         slots,
-        cache=decoder.init_cache(config, batch, length),
+        keep_cache=True,
     )
     last = jnp.maximum(lengths - jnp.int32(1), jnp.int32(0))
     hidden = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]

@@ -213,7 +213,9 @@ def _score(
     buckets.count_compile(f"score {batch}x{length}, {window} positions, {targets.shape[1]} targets")
     slots = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
     segment_ids = (slots < lengths[:, None]).astype(jnp.int32)
-    hidden, _ = decoder.hidden_states(config, params, inputs, segment_ids, slots)
+    hidden, _ = decoder.hidden_states(
+        arrays.for_inference(config), params, inputs, segment_ids, slots
+    )
     columns = starts[:, None] - jnp.int32(1) + jnp.arange(window, dtype=jnp.int32)
     columns = jnp.clip(columns, jnp.int32(0), jnp.int32(length - 1))
     scored = jnp.take_along_axis(hidden, columns[:, :, None], axis=1)

@@ -10,7 +10,7 @@ where the devices want them, part by part.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -181,8 +181,12 @@ def normalised(arrays: Mapping[str, Stored]) -> dict[str, Stored]:
     }
 
 
-def check(arrays: Mapping[str, Stored], config: OptConfig) -> list[str]:
-    """What does not fit, a line for each array; nothing is read."""
+def check(arrays: Mapping[str, Stored], config: OptConfig, told: Container[str] = ()) -> list[str]:
+    """What does not fit, a line for each array; nothing is read.
+
+    Args:
+        told: names of arrays that are told of elsewhere; they are not called missing.
+    """
     if config.num_layers > max(len(arrays), MOST_LAYERS):
         # A broken number would be listed layer by layer for hours.
         told = f"{config.num_layers:,} layers, more than there are tensors ({len(arrays):,})"
@@ -190,7 +194,7 @@ def check(arrays: Mapping[str, Stored], config: OptConfig) -> list[str]:
     problems = []
     wanted = {place.name: place.shape for place in places(config)}
     for name, shape in wanted.items():
-        if name not in arrays:
+        if name not in arrays and name not in told:
             problems.append(f"missing     {name} {list(shape)}")
     wanted[HEAD] = wanted[PREFIX + TABLE[0].name]
     for name, array in arrays.items():

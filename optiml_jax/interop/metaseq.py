@@ -41,9 +41,16 @@ RENAMED = {
 HEAD = "decoder.output_projection.weight"
 # A constant that marks the layout's version; it holds nothing of the model.
 UNUSED = ("decoder.version",)
-FUSED_ORDER = ("k", "v", "q")
+FUSED, FUSED_ORDER = "qkv_proj", ("k", "v", "q")
 BY_ROWS = re.compile(r"embed_tokens|output_projection|fc1|[qkv]_proj")
 BY_COLUMNS = re.compile(r"(fc2|out_proj)\.weight")
+# They tell the model's sizes, so they have to have two axes.
+SIZED = ("embed_tokens.weight", "embed_positions.weight")
+SHOWN_FILES = 4
+ADVICE = (
+    "Nothing was written. Give all files of one whole checkpoint; fetch those again that lack or "
+    "cut a tensor."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,12 +58,15 @@ class Checkpoint:
     """A model's arrays by Hugging Face's names, not yet read.
 
     Attributes:
+        problems: of arrays whose parts cannot be put together, a line each, by Hugging Face's
+            name; `arrays` lacks them.
         copies: (name, what part 0 holds, what another part holds) that have to be equal.
         inert: names of pickled classes that were not loaded.
         settings: the pickled settings, for `torch_files.find`.
     """
 
     arrays: Mapping[str, Stored]
+    problems: Mapping[str, str]
     copies: Sequence[tuple[str, Stored, Stored]]
     files: Sequence[pathlib.Path]
     inert: Sequence[str]
@@ -70,8 +80,18 @@ class _File:
     metadata: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What one Megatron rank holds; `label` names it and its file in a message."""
+
+    label: str
+    arrays: Mapping[str, Stored]
+
+
 def open_checkpoint(paths: Sequence[str]) -> Checkpoint:
     """Reads the pickles of all files of one model, without their values.
+
+    Tensors that do not fit are no error here: `check` lists them all.
 
     Args:
         paths: files, patterns with `*`, or a folder (its .pt files).
@@ -94,14 +114,30 @@ def open_checkpoint(paths: Sequence[str]) -> Checkpoint:
         inert.update(read.inert)
         settings = read.content if settings is None else settings
         numbered[key] = _content(path, read.content)
-    parts = []
-    for number in range(1 + max(part for part, _ in numbered)):
+    parts: list[_Part] = []
+    num_parts = 1 + max(part for part, _ in numbered)
+    for number in range(num_parts):
         shards = [numbered[key] for key in sorted(numbered) if key[0] == number]
         if not shards:
             raise _missing_part(files, number)
-        parts.append(_unflatten(shards))
-    arrays, copies = _join(parts, files)
-    return Checkpoint(_renamed(arrays), copies, files, sorted(inert), settings)
+        label = shards[0].path.name
+        if len(shards) > 1:
+            label += f" and {len(shards) - 1} more shard(s)"
+        if num_parts > 1:
+            label = f"model part {number} ({label})"
+        parts.append(_Part(label, _unflatten(shards)))
+    _check_num_parts(parts, files)
+    arrays, problems, copies = _join(parts)
+    return Checkpoint(
+        *(_renamed(arrays), _renamed(problems), copies, files, sorted(inert), settings)
+    )
+
+
+def check(checkpoint: Checkpoint, config: OptConfig) -> list[str]:
+    """What does not fit, a line for each tensor: between the parts, or with the config."""
+    problems = checkpoint.problems
+    found = huggingface.check(checkpoint.arrays, config, told=problems)
+    return [*dict.fromkeys(problems.values()), *found]
 
 
 def differing_copies(checkpoint: Checkpoint, tolerance: float) -> list[str]:
@@ -117,7 +153,10 @@ def differing_copies(checkpoint: Checkpoint, tolerance: float) -> list[str]:
 
 
 def infer_config(
-    checkpoint: Checkpoint, num_heads: int | None = None, norm_placement: str | None = None
+    checkpoint: Checkpoint,
+    num_heads: int | None = None,
+    norm_placement: str | None = None,
+    max_listed: int = huggingface.SHOWN_PROBLEMS,
 ) -> OptConfig:
     """The config that the arrays' shapes tell; heads and placement are not among them.
 
@@ -125,23 +164,20 @@ def infer_config(
     of the published model of this depth and width. A model with a norm after the last layer is
     pre-LN; without one it is `norm_placement`, or as the published model.
 
+    Args:
+        max_listed: most tensors that an error lists; 0 for all.
+
     Raises:
-        InputError: an array is missing that tells a size, or one of the two stays unknown.
+        InputError: an array does not fit that tells a size (with all others that do not), one of
+            the two stays unknown, or the sizes make no model.
     """
+    _check_sized(checkpoint, max_listed)
     arrays = checkpoint.arrays
-
-    def size(name: str, axis: int) -> int:
-        array = arrays.get(huggingface.PREFIX + name)
-        if array is None or len(array.shape) <= axis:
-            raise InputError(
-                f"{checkpoint.files[0]}: '{huggingface.BASE_PREFIX}{name}' is missing, so this is "
-                "not a whole OPT model of metaseq."
-            )
-        return array.shape[axis]
-
-    vocab_size, width = size("embed_tokens.weight", 0), size("embed_positions.weight", 1)
-    embedding = size("embed_tokens.weight", 1)
-    layers = [int(m.group(1)) for name in arrays if (m := re.search(r"layers\.(\d+)\.", name))]
+    names = {*arrays, *checkpoint.problems}
+    vocab_size, embedding = arrays[huggingface.PREFIX + SIZED[0]].shape
+    ffn_dim = _ffn_dim(checkpoint, max_listed)
+    num_rows, width = arrays[huggingface.PREFIX + SIZED[1]].shape
+    layers = [int(m.group(1)) for name in names if (m := re.search(r"layers\.(\d+)\.", name))]
     num_layers = 1 + max(layers, default=0)
     known = [
         one
@@ -163,7 +199,7 @@ def infer_config(
             f"{checkpoint.files[0]}: the number of heads cannot be read from weights, and no "
             f"published model has {num_layers} layers of width {width}. Give --num_heads=N."
         )
-    final_norm = f"{huggingface.PREFIX}final_layer_norm.weight" in arrays
+    final_norm = any(name.startswith(f"{huggingface.PREFIX}final_layer_norm.") for name in names)
     if final_norm and norm_placement == "post":
         raise InputError(
             "--norm_placement=post: this model has a norm after its last layer (decoder.layer_norm)"
@@ -177,17 +213,58 @@ def infer_config(
             f"{checkpoint.files[0]}: no norm after the last layer (decoder.layer_norm), so the "
             "weights do not tell where a layer's norms stand. Give --norm_placement=pre or post."
         )
-    return OptConfig(
-        vocab_size=vocab_size,
-        num_layers=num_layers,
-        num_heads=heads,
-        d_model=width,
-        ffn_dim=size("layers.0.fc1.weight", 0),
-        max_positions=size("embed_positions.weight", 0) - decoder.POSITION_OFFSET,
-        norm_placement=placement,
-        final_norm=final_norm,
-        embedding_dim=None if embedding == width else embedding,
-    )
+    try:
+        return OptConfig(
+            vocab_size=vocab_size,
+            num_layers=num_layers,
+            num_heads=heads,
+            d_model=width,
+            ffn_dim=ffn_dim,
+            max_positions=num_rows - decoder.POSITION_OFFSET,
+            norm_placement=placement,
+            final_norm=final_norm,
+            embedding_dim=None if embedding == width else embedding,
+        )
+    except InputError as error:
+        raise InputError(f"{_told_files(checkpoint.files)}: {error}") from None
+
+
+def _check_sized(checkpoint: Checkpoint, max_listed: int) -> None:
+    """Raises InputError where an array does not fit that tells a size of the model."""
+    problems = dict(checkpoint.problems)
+    for name in SIZED:
+        array = checkpoint.arrays.get(huggingface.PREFIX + name)
+        told = huggingface.BASE_PREFIX + name
+        if array is None:
+            line = f"missing     {told}, without which this is no OPT model of metaseq"
+            problems.setdefault(huggingface.PREFIX + name, line)
+        elif len(array.shape) != 2:
+            line = f"shape       {told} is {list(array.shape)}, expected two axes"
+            problems[huggingface.PREFIX + name] = line
+    if any(huggingface.PREFIX + name in problems for name in SIZED):
+        lines = list(dict.fromkeys(problems.values()))
+        raise huggingface.refuse(_told_files(checkpoint.files), lines, ADVICE, max_listed)
+
+
+def _ffn_dim(checkpoint: Checkpoint, max_listed: int) -> int:
+    """The feed-forward width of the first layer that tells it."""
+    pattern = re.compile(re.escape(huggingface.PREFIX) + r"layers\.(\d+)\.fc1\.weight")
+    found = {
+        int(m.group(1)): array.shape[0]
+        for name, array in checkpoint.arrays.items()
+        if (m := pattern.fullmatch(name)) and array.shape
+    }
+    if not found:
+        lines = list(dict.fromkeys(checkpoint.problems.values()))
+        if not any(".fc1.weight" in line for line in lines):
+            lines.append("missing     decoder.layers.0.fc1.weight, and that of every other layer")
+        raise huggingface.refuse(_told_files(checkpoint.files), lines, ADVICE, max_listed)
+    return found[min(found)]
+
+
+def _told_files(files: Sequence[pathlib.Path]) -> str:
+    shown = ", ".join(map(str, files[:SHOWN_FILES]))
+    return shown + (f", ... ({len(files)} files)" if len(files) > SHOWN_FILES else "")
 
 
 def _files(paths: Sequence[str]) -> list[pathlib.Path]:
@@ -244,6 +321,8 @@ def _unflatten(shards: Sequence[_File]) -> dict[str, Stored]:
             )
     try:
         return _by_metadata(shards)
+    except InputError:
+        raise
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{first.path}: its 'shard_metadata' is damaged or of another version ({error!r})."
@@ -261,7 +340,10 @@ def _by_metadata(shards: Sequence[_File]) -> dict[str, Stored]:
             pieces = []
             for shard in shards:
                 if name not in shard.arrays:
-                    raise InputError(f"{shard.path}: lacks '{name}', which its metadata lists.")
+                    raise InputError(
+                        f"{shard.path}: lacks '{name}', which its 'shard_metadata' lists. Fetch "
+                        "the file again."
+                    )
                 array = shard.arrays[name]
                 own = shard.metadata["param_metadata"][number]["params"][flat_name]
                 (length,) = array.shape
@@ -287,42 +369,90 @@ def _by_metadata(shards: Sequence[_File]) -> dict[str, Stored]:
     return arrays
 
 
-def _join(parts: Sequence[Mapping[str, Stored]], files: Sequence[pathlib.Path]):
-    """The arrays of the whole model, `qkv_proj` taken apart; and the copies to be compared."""
-    names = set(parts[0])
-    for number, part in enumerate(parts):
-        if set(part) != names:
-            odd = sorted(set(part) ^ names)[0]
-            raise InputError(f"model part {number} and part 0 do not both hold '{odd}'.")
-    _check_num_parts(parts, files)
+def _join(parts: Sequence[_Part]):
+    """The arrays of the whole model, `qkv_proj` taken apart; what does not fit; the copies."""
     arrays: dict[str, Stored] = {}
+    problems: dict[str, str] = {}
     copies: list[tuple[str, Stored, Stored]] = []
-    for name in parts[0]:
-        pieces = [part[name] for part in parts]
-        if "qkv_proj" in name:
-            for third, letter in enumerate(FUSED_ORDER):
-                thirds = [_third(name, piece, third) for piece in pieces]
-                arrays[name.replace("qkv_proj", f"{letter}_proj")] = _joined(name, thirds, 0)
-        elif BY_ROWS.search(name):
-            arrays[name] = _joined(name, pieces, 0)
-        elif BY_COLUMNS.search(name):
-            arrays[name] = _joined(name, pieces, 1)
-        else:
+    for name in dict.fromkeys(name for part in parts for name in part.arrays):
+        if name in UNUSED:
+            continue
+        own_names = [name]
+        if FUSED in name:
+            own_names = [name.replace(FUSED, f"{letter}_proj") for letter in FUSED_ORDER]
+        problem = _unfit(name, parts)
+        if problem is not None:
+            problems.update(dict.fromkeys(own_names, problem))
+            continue
+        pieces = [part.arrays[name] for part in parts]
+        axis = _axis(name)
+        if axis is None:
             arrays[name] = pieces[0]
-            for piece in pieces[1:]:
-                if piece.shape != pieces[0].shape:
-                    raise InputError(f"'{name}' has another shape in another model part.")
-                copies.append((name, pieces[0], piece))
-    return arrays, copies
+            copies += [(name, pieces[0], piece) for piece in pieces[1:]]
+        elif FUSED in name:
+            for third, own_name in enumerate(own_names):
+                arrays[own_name] = _joined([_third(piece, third) for piece in pieces], axis)
+        else:
+            arrays[name] = _joined(pieces, axis)
+    return arrays, problems, copies
 
 
-def _check_num_parts(parts, files):
-    """A part that is missing at the end shows in how far the first one was cut."""
-    for name, array in parts[0].items():
-        if name.endswith("layers.0.self_attn.out_proj.weight") and array.shape[1]:
-            wanted = array.shape[0] // array.shape[1]
-            if wanted > len(parts):
-                raise _missing_part(files, len(parts), wanted)
+def _axis(name: str) -> int | None:
+    """The axis on which Megatron cut this array; None where every part holds it whole."""
+    if FUSED in name or BY_ROWS.search(name):
+        return 0
+    return 1 if BY_COLUMNS.search(name) else None
+
+
+def _unfit(name: str, parts: Sequence[_Part]) -> str | None:
+    """Why what the parts hold of an array cannot be put together, in a line; None where it can."""
+    holding = [part for part in parts if name in part.arrays]
+    lacking = [part.label for part in parts if name not in part.arrays]
+    if lacking:
+        return f"missing     {name} in {', '.join(lacking)}; {holding[0].label} holds it"
+    axis = _axis(name)
+    if FUSED in name:
+        for part in parts:
+            shape = part.arrays[name].shape
+            if not shape or shape[0] % len(FUSED_ORDER):
+                return (
+                    f"shape       {name} is {list(shape)} in {part.label}: its rows are not three "
+                    "equal blocks (key, value, query)"
+                )
+    first = parts[0]
+    for part in parts[1:]:
+        if not _fits(first.arrays[name], part.arrays[name], axis):
+            one, other = (
+                f"{list(array.shape)} {array.dtype.name} in {label}"
+                for array, label in (
+                    (first.arrays[name], first.label),
+                    (part.arrays[name], part.label),
+                )
+            )
+            return f"shape       {name} is {one}, {other}: they cannot be joined"
+    return None
+
+
+def _fits(one: Stored, other: Stored, axis: int | None) -> bool:
+    if axis is None:
+        return one.shape == other.shape
+
+    def kind(array: Stored):
+        return array.dtype, array.shape[:axis], array.shape[axis + 1 :]
+
+    return kind(one) == kind(other) and axis < len(one.shape) == len(other.shape)
+
+
+def _check_num_parts(parts: Sequence[_Part], files: Sequence[pathlib.Path]) -> None:
+    """A part that is missing at the end shows in how far the others were cut."""
+    ratios = [
+        array.shape[0] // array.shape[1]
+        for name, array in parts[0].arrays.items()
+        if name.endswith("self_attn.out_proj.weight") and len(array.shape) == 2 and array.shape[1]
+    ]
+    # The least: one layer's array alone that was cut is told with the tensors that do not fit.
+    if ratios and min(ratios) > len(parts):
+        raise _missing_part(files, len(parts), min(ratios))
 
 
 def _missing_part(files: Iterable[pathlib.Path], number: int, wanted: int | None = None):
@@ -332,27 +462,19 @@ def _missing_part(files: Iterable[pathlib.Path], number: int, wanted: int | None
     )
 
 
-def _third(name: str, array: Stored, third: int) -> Stored:
-    rows = array.shape[0] // 3
-    if array.shape[0] % 3:
-        raise InputError(f"'{name}' has {array.shape[0]} rows, not three times a number of them.")
+def _third(array: Stored, third: int) -> Stored:
+    rows = array.shape[0] // len(FUSED_ORDER)
     return Cut(array, 0, third * rows, (third + 1) * rows)
 
 
-def _joined(name: str, pieces: Sequence[Stored], axis: int) -> Stored:
-    if len(pieces) == 1:
-        return pieces[0]
-    kinds = {(one.dtype, *one.shape[:axis], *one.shape[axis + 1 :]) for one in pieces}
-    if len(kinds) > 1 or len(pieces[0].shape) <= axis:
-        raise InputError(f"'{name}' does not fit together: its parts differ in shape or dtype.")
-    return Joined(pieces, axis)
+def _joined(pieces: Sequence[Stored], axis: int) -> Stored:
+    return pieces[0] if len(pieces) == 1 else Joined(pieces, axis)
 
 
-def _renamed(arrays: Mapping[str, Stored]) -> dict[str, Stored]:
-    found: dict[str, Stored] = {}
+def _renamed(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The same by Hugging Face's names."""
+    found: dict[str, Any] = {}
     for name, array in arrays.items():
-        if name in UNUSED:
-            continue
         for ours, theirs in RENAMED.items():
             if name.startswith(ours):
                 name = theirs + name.removeprefix(ours)

@@ -24,6 +24,10 @@ from optiml_jax.errors import InputError
 FAST = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
 ADDED = "added_tokens.json"
+# What tells OPT's released vocabulary: 50,265 pieces, and its ids of a text (transformers' own test
+# of OPT's tokenizer, tests/models/gpt2/test_tokenization_gpt2.py, `OPTTokenizationTest`).
+OPT_NUM_PIECES = 50265
+OPT_TEXT, OPT_IDS = "A photo of a cat", [250, 1345, 9, 10, 4758]
 EOS, PAD = SPECIAL_PIECES[types.EOS_ID], SPECIAL_PIECES[types.PAD_ID]
 
 
@@ -55,6 +59,20 @@ def read_vocabulary(folder: pathlib.Path) -> Vocabulary:
     for piece, number in read_json(folder / ADDED).items():
         _check_added(folder / ADDED, piece, number, pieces)
     return vocabulary
+
+
+def told_name(vocabulary: Vocabulary, folder: pathlib.Path) -> str:
+    """What to call the vocabulary of a folder.
+
+    Files whose ids begin with OPT's special ones are named "opt", whoever made them. Only OPT's
+    released vocabulary is told by that name, others by their file.
+    """
+    if vocabulary.name != "opt":
+        return vocabulary.name
+    if vocabulary.num_pieces == OPT_NUM_PIECES and vocabulary.encode(OPT_TEXT) == OPT_IDS:
+        return "opt"
+    names = [name for name in (*vocabularies.VOCAB_NAMES, FAST) if (folder / name).is_file()]
+    return f"{names[0] if names else 'vocabulary'} of {folder}"
 
 
 def read_prompt_prefix(folder: pathlib.Path) -> str:

@@ -51,6 +51,7 @@ class Source:
 
     Attributes:
         kind: "hf", "metaseq" or "checkpoint".
+        tokenizer: the folder of the vocabulary.
         arrays: by Hugging Face's names; None for a checkpoint of ours.
         files: that hold the weights.
         inert: names of pickled classes that were not loaded.
@@ -60,6 +61,7 @@ class Source:
     where: str
     config: OptConfig
     vocabulary: Vocabulary
+    tokenizer: pathlib.Path
     prompt_prefix: str
     step: int
     arrays: Mapping[str, Stored] | None
@@ -78,7 +80,10 @@ class Source:
             "num_bytes": sum(path.stat().st_size for path in self.files),
             "step": self.step,
             "prompt_prefix": self.prompt_prefix,
-            "vocabulary": {"name": self.vocabulary.name, "size": self.vocabulary.size},
+            "vocabulary": {
+                "name": tokenizer_files.told_name(self.vocabulary, self.tokenizer),
+                "size": self.vocabulary.size,
+            },
             "unread_classes": list(self.inert),
             "architecture": self.config.architecture(),
         }
@@ -137,33 +142,40 @@ def open_source(args: argparse.Namespace) -> Source:
         if args.norm_placement not in (None, *NORM_PLACEMENTS):
             raise errors.unknown("--norm_placement", args.norm_placement, NORM_PLACEMENTS)
         checkpoint = metaseq.open_checkpoint(args.from_metaseq)
-        config = metaseq.infer_config(checkpoint, args.num_heads, args.norm_placement)
+        config = metaseq.infer_config(
+            checkpoint, args.num_heads, args.norm_placement, args.max_listed
+        )
         arrays, files, inert = checkpoint.arrays, checkpoint.files, checkpoint.inert
         folder = str(files[0].parent)
-        advice = "Nothing was written. Give all files of one whole checkpoint."
-    problems = huggingface.check(arrays, config)
+        advice = metaseq.ADVICE
+    problems = (
+        metaseq.check(checkpoint, config) if checkpoint else huggingface.check(arrays, config)
+    )
     if problems:
         raise huggingface.refuse(where, problems, advice, args.max_listed)
-    vocabulary = tokenizer_files.read_vocabulary(pathlib.Path(args.vocabulary or folder))
+    tokenizer = pathlib.Path(args.vocabulary or folder)
+    vocabulary = tokenizer_files.read_vocabulary(tokenizer)
     if vocabulary.size != config.vocab_size:
         raise InputError(
             f"{where}: the model has {config.vocab_size:,} embedding rows, the vocabulary in "
-            f"{args.vocabulary or folder} needs {vocabulary.size:,} ({vocabulary.num_pieces:,} "
+            f"{tokenizer} needs {vocabulary.size:,} ({vocabulary.num_pieces:,} "
             "pieces). Give the model's own tokenizer files with --vocabulary=DIR."
         )
     prefix = vocabularies.SPECIAL_PIECES[types.EOS_ID]
     if args.from_hf is not None:
-        prefix = tokenizer_files.read_prompt_prefix(pathlib.Path(args.vocabulary or folder))
+        prefix = tokenizer_files.read_prompt_prefix(tokenizer)
     kind = "metaseq" if checkpoint else "hf"
     return Source(
-        *(kind, where, config, vocabulary, prefix, 0, arrays, files, inert, checkpoint),
+        *(kind, where, config, vocabulary, tokenizer),
+        *(prefix, 0, arrays, files, inert, checkpoint),
     )
 
 
 def _open_checkpoint(path: str) -> Source:
     card, step = checks.read_checkpoint(path)
     folder = checks.model_dir_of(path)
-    vocabulary = vocabularies.load_vocabulary(folder / store_lib.VOCABULARY_FOLDER)
+    tokenizer = folder / store_lib.VOCABULARY_FOLDER
+    vocabulary = vocabularies.load_vocabulary(tokenizer)
     if vocabulary.size != card.config.vocab_size:
         raise InputError(
             f"{folder}: its vocabulary has {vocabulary.size:,} ids, its model "
@@ -172,7 +184,8 @@ def _open_checkpoint(path: str) -> Source:
     arrays = folder / "checkpoints" / str(step)
     files = [one for one in arrays.rglob("*") if one.is_file()]
     return Source(
-        *("checkpoint", path, card.config, vocabulary, card.prompt_prefix, step, None, files)
+        *("checkpoint", path, card.config, vocabulary, tokenizer),
+        *(card.prompt_prefix, step, None, files),
     )
 
 
@@ -369,7 +382,7 @@ def _describe(source: Source) -> str:
         "model": f"{found['num_params']:,} parameters: {config.num_layers} layers, "
         f"{config.num_heads} heads, width {config.d_model:,}{width}, feed-forward "
         f"{config.ffn_dim:,}, {config.max_positions:,} positions, {norms}",
-        "vocabulary": f"{source.vocabulary.name}, {source.vocabulary.num_pieces:,} pieces, "
+        "vocabulary": f"{found['vocabulary']['name']}, {source.vocabulary.num_pieces:,} pieces, "
         f"{source.vocabulary.size:,} rows; {prefix}",
     }
     if source.inert:

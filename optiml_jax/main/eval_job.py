@@ -164,7 +164,9 @@ def _run(job: EvalJob, parts: Parts, config_text: str, command_line: str) -> int
     try:
         if is_first:
             directory.mkdir(parents=True, exist_ok=True)
-        _, params, step = checkpoints.load_params(job.checkpoint_path, parts.mesh)
+        _, params, step = checkpoints.load_params(
+            job.checkpoint_path, parts.mesh, inference_dtype=job.model.dtype
+        )
         model = engine.Engine(
             job.model, params, parts.vocabulary, prompt_prefix(parts.card), parts.mesh
         )

@@ -7,6 +7,7 @@ never stopped, and writes the same bytes. OUTPUT.partial.json tells whose OUTPUT
 model, input or setting is refused. Neighbours: `infer` has the flags, `infer.engine` the model.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import fcntl
@@ -15,7 +16,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import jax
@@ -61,9 +62,10 @@ def run(job: InferJob) -> int:
     """Checks everything, then continues or ranks every row; returns the exit code."""
     check_output(job.output)
     content = read_input(job.input)
-    rows = parse_rows(content, job.input)
+    by_line = parse_rows(content, job.input)
+    rows = list(by_line.values())
     opened = opened_model.open_model(job.checkpoint, job.dtype, job.mesh, job.settings)
-    check_options(opened.make_engine(), rows, job.input)
+    check_options(opened.make_engine(), by_line, job.input)
     model = opened.load(job.batch_size)
     part = PART_BATCHES * job.batch_size
     cut = 0
@@ -97,21 +99,31 @@ def read_input(path: str) -> bytes:
         ) from None
 
 
-def parse_rows(content: bytes, where: str) -> list[dict[str, Any]]:
-    """The rows of a JSONL file.
+def parse_rows(content: bytes, where: str) -> dict[int, dict[str, Any]]:
+    """The rows of a JSONL file by their lines' numbers, which count from 1.
+
+    Lines without text are left out, and a byte order mark at the file's start.
 
     Raises:
         InputError: names file, line and field of the first bad row.
     """
-    lines = content.split(b"\n")
-    if not lines[-1].strip():
-        lines.pop()
-    if not content.strip():
+    lines = content.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    rows = {
+        number: _parse_row(line, f"{where}, line {number}")
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    }
+    if not rows:
         raise InputError(f'{where}: has no rows. Write one {{"prompt": "..."}} a line.')
-    return [_parse_row(line, f"{where}, line {number}") for number, line in enumerate(lines, 1)]
+    return rows
 
 
 def _parse_row(line: bytes, where: str) -> dict[str, Any]:
+    if line.startswith(codecs.BOM_UTF8):
+        raise InputError(
+            f"{where}: begins with a byte order mark, which may stand at the file's start only. "
+            "Remove those three bytes."
+        )
     try:
         row = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -184,15 +196,17 @@ def check_output(path: str) -> None:
         )
 
 
-def check_options(model: engine.Engine, rows: Sequence[dict[str, Any]], where: str) -> None:
-    """Raises InputError, with the line, where an option is empty or does not fit the model."""
-    ranked = [number for number, row in enumerate(rows) if "options" in row]
+def check_options(model: engine.Engine, rows: Mapping[int, dict[str, Any]], where: str) -> None:
+    """Raises InputError, with the line, where an option is empty or does not fit the model.
+
+    Args:
+        rows: by their lines' numbers.
+    """
+    ranked = [line for line, row in rows.items() if "options" in row]
     try:
-        model.check_prompts(
-            [(rows[number]["prompt"], rows[number]["options"]) for number in ranked]
-        )
+        model.check_prompts([(rows[line]["prompt"], rows[line]["options"]) for line in ranked])
     except engine.PromptError as error:
-        line = ranked[error.index] + 1
+        line = ranked[error.index]
         raise InputError(f"{where}, line {line}: field 'options': {error.problem}") from None
 
 
@@ -202,7 +216,7 @@ def answer(
     """The rows with their answers, and how many prompts were cut.
 
     Args:
-        first: number of the first row in the file, by which prompts draw.
+        first: how many rows come before in the file; prompts draw by their number.
     """
     answers: list[dict[str, Any]] = [dict(row) for row in rows]
     ranked = [number for number, row in enumerate(rows) if "options" in row]

@@ -44,7 +44,9 @@ class OpenedModel:
 
     def load(self, batch_size: int = 1) -> engine.Engine:
         """The engine, its parameters on the mesh."""
-        _, params, _ = checkpoints.load_params(self.checkpoint, self.mesh, step=self.step)
+        _, params, _ = checkpoints.load_params(
+            self.checkpoint, self.mesh, step=self.step, inference_dtype=self.config.dtype
+        )
         return dataclasses.replace(self.make_engine(batch_size), params=params)
 
 

@@ -18,7 +18,8 @@ optiml precompile --gin_file=models/opt_1_3b.gin --gin_file=runs/finetune.gin \\
     --topology=v5e:4x4 --gin.BATCH_SIZE=64 --gin.ATTENTION_DROPOUT_RATE=0.0
 optiml precompile --gin_file=models/opt_30b.gin --topology=v4:4x8x8 --num_slices=2 --json
 optiml precompile --gin_file=models/opt_6_7b.gin --topology=v6e:4x8 --plan
-optiml precompile --gin_file=models/opt_30b.gin --topology=v5e:4x4 --mode=decode
+optiml precompile --gin_file=models/opt_30b.gin --topology=v5e:4x4 --mode=decode --rows=8 \\
+    --gin.MESH_FSDP=2 --gin.MESH_MODEL=8
 """
 
 MODES = ("train", "decode")

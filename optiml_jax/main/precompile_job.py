@@ -15,6 +15,7 @@ from optiml_jax.ahead import compile as ahead
 from optiml_jax.ahead import estimate, plan, topology
 from optiml_jax.ahead.topology import Slice
 from optiml_jax.errors import InputError
+from optiml_jax.infer import arrays
 from optiml_jax.main import gin_config, train_job
 from optiml_jax.main.train_job import TrainJob
 from optiml_jax.model import attention, partitioning
@@ -109,8 +110,15 @@ def _decode(recipe: Recipe, of: Slice, mesh: Mesh, shape: DecodeShape) -> dict[s
     programs = ahead.decode(
         model, mesh, rows, prompt_length, shape.new_tokens, rules=job.logical_axis_rules
     )
-    outcomes = {name: _outcome(ahead.run(program, of)) for name, program in programs.items()}
+    compiled = {name: ahead.run(program, of) for name, program in programs.items()}
+    outcomes = {
+        name: {**_outcome(one), "resident_bytes": programs[name].resident_bytes}
+        for name, one in compiled.items()
+    }
     largest = max(outcomes.values(), key=lambda one: one["peak_bytes"])
+    step = compiled["step"]
+    context = prompt_length + shape.new_tokens
+    found = estimate.decode_step(model, of, rows, context, step.argument_bytes, step.traffic)
     return {
         **_common(recipe, of, mesh, "decode"),
         "batch_size": rows,
@@ -121,6 +129,7 @@ def _decode(recipe: Recipe, of: Slice, mesh: Mesh, shape: DecodeShape) -> dict[s
         "compile_seconds": round(sum(one["compile_seconds"] for one in outcomes.values()), 1),
         "programs": outcomes,
         "flops_per_token": model.flops_per_token(prompt_length) / 3,
+        "estimate": _estimate_values(found) if step.fits else None,
     }
 
 
@@ -188,17 +197,18 @@ def _row(row: plan.Row, job: TrainJob) -> dict[str, Any]:
 
 def _common(recipe: Recipe, of: Slice, mesh: Mesh | None, mode: str) -> dict[str, Any]:
     job = recipe.job
-    if mode == "decode":
-        attends = attention.Choice("dense", "no other reads a cache")
-    else:
-        attends = attention.choose(
-            job.model.attention,
-            "tpu",
-            head_dim=job.model.head_dim,
-            dtype=job.model.dtype,
-            length=job.feature_length,
-            dropout_rate=job.model.attention_dropout_rate,
-        )
+    is_decoding = mode == "decode"
+    model = arrays.for_inference(job.model) if is_decoding else job.model
+    attends = attention.choose(
+        model.attention,
+        "tpu",
+        head_dim=model.head_dim,
+        dtype=model.dtype,
+        length=job.feature_length,
+        dropout_rate=0.0 if is_decoding else model.attention_dropout_rate,
+    )
+    if is_decoding:
+        attends = attends._replace(reason=f"{attends.reason}; steps read the cache with dense")
     return {
         "mode": mode,
         "files": list(recipe.files),
@@ -225,6 +235,7 @@ def _outcome(outcome: ahead.Outcome) -> dict[str, Any]:
         "peak_bytes": outcome.peak_bytes,
         "limit_bytes": outcome.limit_bytes,
         "argument_bytes": outcome.argument_bytes,
+        "host_bytes": outcome.host_bytes,
         "donated_bytes": outcome.donated_bytes,
         "compile_seconds": round(outcome.compile_seconds, 1),
         "collectives": {kind: dataclasses.asdict(row) for kind, row in outcome.traffic.items()},

@@ -36,6 +36,9 @@ def text(content: Content) -> str:
             parts.append(f"{name}\n{_lines(_memory(program))}")
             if program["collectives"]:
                 parts.append(_collectives(program["collectives"]))
+        parts.append(f"FLOPs a token: {content['flops_per_token']:.4g} (forward pass of a prompt)")
+        if content["estimate"]:
+            parts.append(_lines(_estimate(content["estimate"])))
         return "\n\n".join(parts)
     parts = [_lines(_what(content)), _lines(_memory(content))]
     if content["collectives"]:
@@ -100,7 +103,7 @@ def _what(content: Content) -> dict[str, str]:
         "chips",
         "mesh": _shape(mesh) + (f"; {rules}" if rules else ""),
         "batch": _batch(content),
-        "remat": content["remat"],
+        **({} if content["mode"] == "decode" else {"remat": content["remat"]}),
         "compiler": f"libtpu {content['libtpu']}, no TPU used",
     }
 
@@ -124,8 +127,15 @@ def _memory(content: Content) -> dict[str, str]:
         verdict = f"yes, {(limit - peak) / GIB:.2f} GiB stay free"
     else:
         verdict = f"no, by at least {(peak - limit) / GIB:.2f} GiB a chip"
+    host, resident = content.get("host_bytes", 0), content.get("resident_bytes", 0)
     return {
         "arguments": f"{content['argument_bytes'] / GIB:.2f} GiB a chip",
+        **(
+            {"beside them": f"{resident / GIB:.2f} GiB a chip, weights of the other"}
+            if resident
+            else {}
+        ),
+        **({"in the host": f"{host / GIB:.2f} GiB for each chip"} if host else {}),
         "peak": f"{peak / GIB:.2f} GiB a chip",
         "limit": f"{limit / GIB:.2f} GiB a chip",
         "fits": verdict,
@@ -162,7 +172,7 @@ def _estimate(found: Mapping[str, Any]) -> dict[str, str]:
         "ESTIMATE": _NOTE,
         "step": f"{found['seconds']:.3g} s, bound by {found['bound_by']} ({parts} s)",
         "tokens": f"{found['tokens_per_second']:,.0f} a second",
-        "MFU": f"{found['mfu']:.1%} (matrix products and causal attention, nothing recomputed)",
+        "MFU": f"{found['mfu']:.1%} (matrix products and attention, nothing recomputed)",
     }
 
 

@@ -5,7 +5,7 @@ row is not after the query's. That is OPT-IML's document mask: without it packed
 read each other.
 
     dense    holds the whole [T, S] square; the reference, the CPU's choice, and the only one that
-             reads a cache or drops attention probabilities
+             reads a cache (steps of decoding) or drops attention probabilities
     splash   a Pallas kernel for TPU that never holds the square (`model/splash.py`)
     cudnn    the fused kernel of NVIDIA GPUs (`model/cudnn.py`)
 
@@ -136,7 +136,12 @@ def choose(
     if name != AUTO:
         if name not in BACK_ENDS:
             raise errors.unknown("attention back-end", name, (AUTO, *BACK_ENDS))
-        return Choice(name, "the configuration names it")
+        slow = name == "splash" and platform == "cpu"
+        return Choice(
+            name,
+            "the configuration names it"
+            + ("; a CPU interprets its kernel, slowly" if slow else ""),
+        )
     fused = {"tpu": "splash", "gpu": "cudnn"}.get(platform)
     if fused is None:
         return Choice("dense", f"the platform is {platform}")

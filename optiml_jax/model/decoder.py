@@ -46,18 +46,19 @@ class DecoderLayer(nn.Module):
     """
 
     config: OptConfig
+    keeps_cache: bool = False
 
     @nn.compact
     def __call__(self, hidden, dropout_rng, cache, context):
-        """Returns the next hidden state and the layer's updated cache (None without one).
+        """Returns the next hidden state and the layer's cache (None without one).
 
         Args:
-            cache: {"keys", "values"} of this layer, or None: [B, S, N, H], for `step` [B, N, S, H].
-            context: what all layers share, see `hidden_states`.
+            cache: of `step`: {"keys", "values"} [B, N, S, H] of this layer. None for whole rows,
+                whose keys and values [B, T, N, H] come back where `keeps_cache`.
+            context: what all layers share, see `_context`.
         """
         rngs = (None,) * 3 if dropout_rng is None else jax.random.split(dropout_rng, 3)
-        # One token a row is no length to cut.
-        length = "residual_length" if cache is None else "length"
+        length = _residual_length(cache, self.keeps_cache)
 
         def add(block, norm, rng, hidden):
             is_pre = self.config.norm_placement == "pre"
@@ -94,8 +95,11 @@ class DecoderLayer(nn.Module):
         qkv = jax.ad_checkpoint.checkpoint_name(qkv, "qkv")
         query, key, value = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
         query = query * jnp.asarray(config.head_dim**-0.5, dtype)
-        if cache is not None:
-            cache, key, value = _extend(cache, key, value, context)
+        is_step = cache is not None
+        if is_step:
+            cache, key, value = _extend(cache, key, value, context["step_slot"])
+        elif self.keeps_cache:
+            cache = {"keys": key, "values": value}
         mixed = attention.attend(
             config.attention,
             query,
@@ -106,7 +110,7 @@ class DecoderLayer(nn.Module):
             query_slots=context["query_slots"],
             dropout_rate=config.attention_dropout_rate,
             dropout_rng=dropout_rng,
-            cached=cache is not None,
+            cached=is_step,
         )
         mixed = partitioning.constrain(mixed, ("batch", "length", "heads", "head_dim"))
         outputs = layers.Linear(heads, width, _small_std(config), dtype, name="out")(mixed)
@@ -127,6 +131,7 @@ class Decoder(nn.Module):
     """Embeddings, the stack of layers, the final norm, and the 350M variant's projections."""
 
     config: OptConfig
+    keeps_cache: bool = False
 
     @nn.compact
     def __call__(self, inputs, positions, dropout_rng, cache, context):
@@ -155,7 +160,7 @@ class Decoder(nn.Module):
         looked_up = places[positions + jnp.int32(POSITION_OFFSET)]
         looked_up = partitioning.constrain(looked_up, ("lookup_batch", "length", "embed"))
         hidden = hidden + looked_up
-        length = "residual_length" if cache is None else "length"
+        length = _residual_length(cache, self.keeps_cache)
         hidden = partitioning.constrain(hidden.astype(dtype), ("batch", length, "features"))
 
         layer_rngs = None
@@ -193,7 +198,7 @@ class Decoder(nn.Module):
             in_axes=in_axes,
             length=config.num_layers,
             unroll=1 if config.scan_layers else config.num_layers,
-        )(config, name="layers")
+        )(config, self.keeps_cache, name="layers")
         return stack(hidden, layer_rngs, cache, context)
 
     def _unrolled(self, hidden, cache, context):
@@ -215,22 +220,18 @@ class Decoder(nn.Module):
         return lambda values: linear(values.astype(dtype))
 
 
-def _extend(cache, key, value, context):
-    """A layer's cache with the new keys and values, and all of both as attention reads them."""
-    if "step_slot" in context:
-        cache = {
-            name: lax.dynamic_update_slice_in_dim(
-                cache[name], new.swapaxes(1, 2), context["step_slot"], axis=2
-            )
-            for name, new in (("keys", key), ("values", value))
-        }
-        return cache, cache["keys"].swapaxes(1, 2), cache["values"].swapaxes(1, 2)
-    rows, slots = context["rows"], context["query_slots"]
+def _residual_length(cache, keeps_cache):
+    """The logical axis of the residual stream's length: what decodes is not cut along it."""
+    return "residual_length" if cache is None and not keeps_cache else "length"
+
+
+def _extend(cache, key, value, slot):
+    """A layer's cache with a token more in each row, and all of it as attention reads it."""
     cache = {
-        "keys": cache["keys"].at[rows, slots].set(key, mode="drop"),
-        "values": cache["values"].at[rows, slots].set(value, mode="drop"),
+        name: lax.dynamic_update_slice_in_dim(cache[name], new.swapaxes(1, 2), slot, axis=2)
+        for name, new in (("keys", key), ("values", value))
     }
-    return cache, cache["keys"], cache["values"]
+    return cache, cache["keys"].swapaxes(1, 2), cache["values"].swapaxes(1, 2)
 
 
 def _small_std(config):
@@ -247,7 +248,7 @@ def init_params(config: OptConfig, rng: Key[Array, ""]) -> Params:
     Source: OPT (arXiv 2205.01068) §2.2.
     """
     ids = jnp.zeros((1, 1), jnp.int32)
-    context = _context(ids + jnp.int32(1), None, None)
+    context = _context(ids + jnp.int32(1))
     variables: Any = Decoder(config).init({"params": rng}, ids, ids, None, None, context)
     return variables["params"]
 
@@ -289,10 +290,9 @@ def hidden_states(
     positions: Int[Array, "B T"],
     *,
     dropout_rng: Key[Array, ""] | None = None,
-    cache: Cache | None = None,
-    cache_index: Int[Array, " B"] | None = None,
+    keep_cache: bool = False,
 ) -> tuple[Float[Array, "B T E"], Cache | None]:
-    """What the head reads, in the compute dtype, and the updated cache.
+    """What the head reads, in the compute dtype, and the cache that `step` goes on from.
 
     That is the output after the final norm, E = D wide; with `embedding_dim` its projection to E.
 
@@ -301,26 +301,14 @@ def hidden_states(
             tokens of its own document only.
         positions: restart at 0 with every document.
         dropout_rng: None turns dropout off.
-        cache: from `init_cache`; the T new tokens see what it holds and are added to it.
-        cache_index: where each row's new tokens are written; 0 when `cache` is given alone. The
-            caller keeps cache_index + T within the cache: what falls outside is dropped.
-
-    Example:
-        Prompts of 3 and 5 tokens: prefill with T = 5, the short row padded (segment 0), then step
-        with T = 1 and cache_index [3, 5], positions [[3], [5]]: the step overwrites the padding.
+        keep_cache: return keys and values [L, B, T, N, H] in the compute dtype, and segment_ids
+            [B, T]; None otherwise. See `unstack_cache`.
     """
-    layer_cache = None
-    if cache is not None and cache_index is None:
-        cache_index = jnp.zeros(inputs.shape[0], jnp.int32)
-    context = _context(segment_ids, cache, cache_index)
-    if cache is not None:
-        layer_cache = {"keys": cache["keys"], "values": cache["values"]}
-    hidden, layer_cache = Decoder(config).apply(
-        {"params": params}, inputs, positions, dropout_rng, layer_cache, context
+    context = _context(segment_ids)
+    hidden, cache = Decoder(config, keep_cache).apply(
+        {"params": params}, inputs, positions, dropout_rng, None, context
     )
-    if layer_cache is None:
-        return hidden, None
-    return hidden, {**layer_cache, "segment_ids": context["key_segment_ids"]}
+    return hidden, {**cache, "segment_ids": segment_ids} if keep_cache else None
 
 
 def logits(
@@ -330,21 +318,6 @@ def logits(
     dtype = jnp.dtype(config.dtype)
     table = partitioning.constrain(params["token_embedding"], ("vocab", "features"))
     return jnp.dot(hidden.astype(dtype), table.T.astype(dtype), preferred_element_type=jnp.float32)
-
-
-def init_cache(config: OptConfig, batch: int, length: int) -> Cache:
-    """An empty cache for `batch` rows of at most `length` tokens.
-
-    Returns:
-        keys, values [L, B, S, N, H] in the compute dtype; segment_ids [B, S], 0 where empty.
-    """
-    shape = (config.num_layers, batch, length, config.num_heads, config.head_dim)
-    dtype = jnp.dtype(config.dtype)
-    return {
-        "keys": jnp.zeros(shape, dtype),
-        "values": jnp.zeros(shape, dtype),
-        "segment_ids": jnp.zeros((batch, length), jnp.int32),
-    }
 
 
 def unstack(params: Params) -> Params:
@@ -414,18 +387,11 @@ def step(
     return hidden[:, 0], {"layers": layer_caches, "segment_ids": segment_ids}
 
 
-def _context(segment_ids, cache, cache_index):
-    """What all layers share: who may see whom, and where new keys are written."""
-    batch, length = segment_ids.shape
-    slots = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (batch, length))
-    key_segment_ids = segment_ids
-    rows = jnp.arange(batch, dtype=jnp.int32)[:, None]
-    if cache is not None:
-        slots = slots + cache_index[:, None].astype(jnp.int32)
-        key_segment_ids = cache["segment_ids"].at[rows, slots].set(segment_ids, mode="drop")
+def _context(segment_ids):
+    """What all layers share: who may see whom; for `step` also where the new keys are written."""
+    slots = jnp.arange(segment_ids.shape[1], dtype=jnp.int32)
     return {
         "query_segment_ids": segment_ids,
-        "key_segment_ids": key_segment_ids,
-        "query_slots": slots,
-        "rows": rows,
+        "key_segment_ids": segment_ids,
+        "query_slots": jnp.broadcast_to(slots, segment_ids.shape),
     }

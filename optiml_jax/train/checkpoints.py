@@ -27,12 +27,14 @@ from orbax.checkpoint import v1 as ocp
 
 from optiml_jax import errors
 from optiml_jax.data import vocabularies
+from optiml_jax.infer import arrays
 from optiml_jax.model import decoder, partitioning
 from optiml_jax.model.config import OptConfig
 from optiml_jax.train.state import State
 
 FORMAT = 1
 CARD_NAME = "model.json"
+HF_CONFIG_NAME = "config.json"
 PathLike = str | os.PathLike
 
 
@@ -79,10 +81,16 @@ def read_card(model_dir: PathLike) -> ModelCard:
     try:
         values = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
+        not_one = f"{model_dir}: no {CARD_NAME} there, so this is not a model directory."
+        if (pathlib.Path(model_dir) / HF_CONFIG_NAME).is_file():
+            raise errors.InputError(
+                f"{not_one} Its {HF_CONFIG_NAME} is a Hugging Face model's: run `optiml convert "
+                f"--from_hf={model_dir} --out=DIR` and give DIR."
+            ) from None
+        guess = "" if pathlib.Path(model_dir).exists() else errors.near_path(model_dir)
         raise errors.InputError(
-            f"{model_dir}: no {CARD_NAME} there, so this is not a model directory."
-            f"{'' if pathlib.Path(model_dir).exists() else errors.near_path(model_dir)} Give the "
-            "MODEL_DIR of a training run (the folder that holds 'checkpoints')."
+            f"{not_one}{guess} Give the MODEL_DIR of a training run (the folder that "
+            "holds 'checkpoints')."
         ) from None
     except (OSError, ValueError) as error:
         raise errors.InputError(f"{path}: cannot be read ({error}). Restore the file.") from None
@@ -323,6 +331,7 @@ def load_params(
     *,
     step: int | None = None,
     rules: partitioning.LogicalRules | None = None,
+    inference_dtype: str | None = None,
 ) -> tuple[ModelCard, dict[str, Any], int]:
     """The model of a MODEL_DIR, without its optimizer: for evaluation and as a start.
 
@@ -330,9 +339,11 @@ def load_params(
         path: MODEL_DIR, or MODEL_DIR/checkpoints/<step>.
         mesh: where the parameters go; default: the first device.
         step: default: the latest.
+        inference_dtype: weight matrices come in this dtype, cast while they are read, so that no
+            device holds them in float32 first.
 
     Returns:
-        The card, float32 parameters, the step they are of.
+        The card, the parameters (float32 but for `inference_dtype`), the step they are of.
 
     Raises:
         InputError: no model there, no such step, or damaged arrays.
@@ -352,14 +363,18 @@ def load_params(
     step = steps[-1] if step is None else step
     config = card.config
     shapes = jax.eval_shape(lambda rng: decoder.init_params(config, rng), jax.random.key(0))
+    dtypes = jax.tree.map(lambda leaf: leaf.dtype, shapes)
+    if inference_dtype is not None:
+        dtypes = arrays.held_dtypes(dataclasses.replace(config, dtype=inference_dtype), shapes)
     if mesh is None:
         one = SingleDeviceSharding(jax.local_devices()[0])
         shardings = jax.tree.map(lambda _: one, shapes)
     else:
         shardings = partitioning.shardings(mesh, decoder.logical_axes(config), rules)
     abstract = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        lambda leaf, dtype, at: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=at),
         shapes,
+        dtypes,
         shardings,
     )
     context = ocp.Context()

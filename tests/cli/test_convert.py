@@ -185,6 +185,43 @@ def test_metaseq_parts(tmp_path, capsys):
     assert checkpoints.read_card(out).config.num_heads == 4
 
 
+def test_metaseq_tensors_that_do_not_fit_are_listed(tmp_path, capsys):
+    one, two = models.cut_for_parts(models.metaseq_state(models.hf_model("pre")), 2)
+    del two["decoder.layers.0.fc1.weight"]
+    name = "decoder.layers.1.self_attn.qkv_proj.weight"
+    one[name] = one[name][:-1]
+    for part in (one, two):
+        del part["decoder.layers.2.fc2.bias"]
+    for rank, part in enumerate((one, two)):
+        models.save_metaseq(tmp_path / f"m-model_part-{rank}.pt", part)
+    files = tmp_path / "m-model_part-*.pt"
+    flags = ("--from_metaseq", files, "--num_heads=4", f"--out={tmp_path / 'ours'}")
+    assert convert(*flags) == 2
+    error = capsys.readouterr().err
+    assert f"error: {files}: 3 tensor(s) do not fit:" in error
+    assert "fc1.weight in model part 1 (m-model_part-1.pt); model part 0" in error
+    assert f"{name} is [47, 32] in model part 0 (m-model_part-0.pt)" in error
+    assert "missing     model.decoder.layers.2.fc2.bias [32]" in error
+    assert "Nothing was written. Give all files of one whole checkpoint" in error
+    assert not (tmp_path / "ours").exists()
+    assert convert(*flags, "--max_listed=1") == 2
+    assert "... and 2 more (--max_listed=0 lists all)" in capsys.readouterr().err
+
+
+def test_a_vocabulary_is_called_by_its_file_unless_it_is_released(
+    folder, trained, tmp_path, capsys
+):
+    flags = ("--dry_run", f"--out={tmp_path / 'ours'}")
+    assert convert(f"--from_hf={folder}", *flags) == 0
+    told = capsys.readouterr().out
+    assert f"vocabulary:  vocab.json of {folder}, 272 pieces, 272 rows; prompts begin" in told
+    assert convert(f"--from_hf={folder}", *flags, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["source"]["vocabulary"]
+    assert told == {"name": f"vocab.json of {folder}", "size": 272}
+    assert convert(f"--from_checkpoint={trained}", *flags) == 0
+    assert "vocabulary:  small, " in capsys.readouterr().out
+
+
 def damage_config(**changes):
     def damage(folder):
         path = folder / "config.json"

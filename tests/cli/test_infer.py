@@ -46,6 +46,37 @@ def test_rows_keep_order_and_other_keys(trained, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
 
 
+def test_empty_lines_and_a_byte_order_mark_change_nothing(trained, tmp_path, capsys, monkeypatch):
+    """As editors and Windows leave them; parts are cut by rows, whatever lies between."""
+    rows = [{"prompt": f"word{number}"} for number in range(12)]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    flags = ("--batch_size=2", "--temperature=1.0", "--seed=3")
+    assert cli.main(infer(trained, source, tmp_path / "out.jsonl", *flags)) == 0
+    lines = source.read_bytes().splitlines()
+    spaced = tmp_path / "spaced.jsonl"
+    spaced.write_bytes(b"\xef\xbb\xbf\r\n" + b"\r\n \r\n".join(lines) + b"\n\n\n")
+    output = tmp_path / "spaced_out.jsonl"
+    assert cli.main(infer(trained, spaced, output, *flags)) == 0
+    whole = (tmp_path / "out.jsonl").read_bytes()
+    assert output.read_bytes() == whole
+
+    # So it is where a run goes on: rows are counted, not lines.
+    answered = infer_job.answer
+
+    def stop_after_one_part(model, rows, first, job):
+        if first:
+            raise KeyboardInterrupt
+        return answered(model, rows, first, job)
+
+    output.unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(infer_job, "answer", stop_after_one_part)
+        assert cli.main(infer(trained, spaced, output, *flags)) == 130
+    assert cli.main(infer(trained, spaced, output, *flags)) == 0
+    assert "8 rows are there already, going on." in capsys.readouterr().err
+    assert output.read_bytes() == whole
+
+
 def test_beams_through_pipes(trained, tmp_path, monkeypatch, capfdbinary):
     content = write_rows(tmp_path / "in.jsonl", ROWS[:1]).read_bytes()
     stdin = io.TextIOWrapper(io.BytesIO(content))
@@ -64,8 +95,11 @@ def test_beams_through_pipes(trained, tmp_path, monkeypatch, capfdbinary):
     [
         (b"", "has no rows"),
         (b"\n", "has no rows"),
+        (b"\xef\xbb\xbf", "has no rows"),
         (b'{"prompt": "a"}\n[1]\n', "line 2: [1], expected an object"),
-        (b'{"prompt": "a"}\n\n{"prompt": "b"}\n', "line 2: not JSON"),
+        (b'{"prompt": "a"}\n\n{"promt": "b"}\n', "line 3: field 'prompt' is missing"),
+        (b'\n{"prompt": "a"}\n \n{"prompt": "a", "options": [""]}', "line 4: field 'options'"),
+        (b'{"prompt": "a"}\n\xef\xbb\xbf{"prompt": "b"}\n', "line 2: begins with a byte order"),
         (b'{"prompt": "a"\n', "line 1: not JSON"),
         (b'{"prompt": "a\xff"}\n', "line 1: not UTF-8 at byte 14"),
         (b'{"promt": "a"}\n', "line 1: field 'prompt' is missing; found 'promt'. Rename 'promt'?"),

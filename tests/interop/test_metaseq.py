@@ -40,7 +40,7 @@ def params(model, config):
 def load(paths, num_heads=None, norm_placement=None):
     checkpoint = metaseq.open_checkpoint([str(path) for path in paths])
     config = metaseq.infer_config(checkpoint, num_heads, norm_placement)
-    assert not huggingface.check(checkpoint.arrays, config)
+    assert not metaseq.check(checkpoint, config)
     shardings = huggingface.param_shardings(config)
     params, problems = huggingface.load(checkpoint.arrays, config, shardings)
     assert not problems + metaseq.differing_copies(checkpoint, 0.0)
@@ -164,7 +164,10 @@ def test_what_is_missing_is_named(tmp_path, model):
     folder = tmp_path / "shards"
     folder.mkdir()
     shards = save_parts(folder, model, 2, 3)
-    with pytest.raises(InputError, match=r"should have [\d,]+ values, the 2 shard.*every shard"):
+    told = (
+        r"shard0\.pt: '.*' should have [\d,]+ values, the 2 shard.*every shard of the checkpoint\.$"
+    )
+    with pytest.raises(InputError, match=told):
         load([path for path in shards if "shard2" not in path.name])
     with pytest.raises(InputError, match=r"lacks|every shard|do not both"):
         load([path for path in shards if path.name != shards[-1].name])
@@ -201,12 +204,125 @@ def test_copies_that_differ_are_named(tmp_path, model):
     assert not metaseq.differing_copies(checkpoint, 0.3)
 
 
+def problems(folder, parts, **flags):
+    """What is told of one file a part."""
+    for rank, part in enumerate(parts):
+        models.save_metaseq(folder / f"m-model_part-{rank}.pt", part, **HEADS)
+    checkpoint = metaseq.open_checkpoint([str(folder)])
+    return metaseq.check(checkpoint, metaseq.infer_config(checkpoint, **flags))
+
+
 def test_parts_of_two_models_are_refused(tmp_path, model):
     one, _ = models.cut_for_parts(models.metaseq_state(model), 2)
     _, two = models.cut_for_parts(models.metaseq_state(models.hf_model("no_final_norm")), 2)
-    paths = [
-        models.save_metaseq(tmp_path / f"m-model_part-{rank}.pt", part, **HEADS)
-        for rank, part in enumerate((one, two))
+    weight, bias = problems(tmp_path, (one, two))
+    assert weight == (
+        "missing     decoder.layer_norm.weight in model part 1 (m-model_part-1.pt); model part 0 "
+        "(m-model_part-0.pt) holds it"
+    )
+    assert "decoder.layer_norm.bias in model part 1" in bias
+
+
+def test_every_tensor_that_does_not_fit_is_told_once(tmp_path, model):
+    """Those that lie in some parts only, in none, or were cut, in one list."""
+    one, two = models.cut_for_parts(models.metaseq_state(model), 2)
+    del two["decoder.layers.0.fc1.weight"]  # Which tells a size, beside those of other layers.
+    del one["decoder.layers.1.fc2.bias"]
+    for part in (one, two):
+        del part["decoder.layers.2.fc2.bias"]
+    name = "decoder.layers.1.self_attn.qkv_proj.weight"
+    two[name] = two[name][:-1]
+    one["decoder.layers.2.fc1.weight"] = one["decoder.layers.2.fc1.weight"][:, :-1]
+    one["decoder.layers.2.fc1.bias"] = one["decoder.layers.2.fc1.bias"][:-1]
+    one["decoder.layers.0.fc2.bias"] = torch.tensor(1.0)
+    two["decoder.layers.2.self_attn.out_proj.weight"] = torch.zeros(3)
+    one["decoder.layers.0.self_attn.qkv_proj.bias"] = torch.tensor(1.0)
+    assert set(problems(tmp_path, (one, two))) == {
+        "missing     decoder.layers.0.fc1.weight in model part 1 (m-model_part-1.pt); model part 0 "
+        "(m-model_part-0.pt) holds it",
+        "missing     decoder.layers.1.fc2.bias in model part 0 (m-model_part-0.pt); model part 1 "
+        "(m-model_part-1.pt) holds it",
+        "missing     model.decoder.layers.2.fc2.bias [32]",
+        f"shape       {name} is [47, 32] in model part 1 (m-model_part-1.pt): its rows are not "
+        "three equal blocks (key, value, query)",
+        "shape       decoder.layers.0.self_attn.qkv_proj.bias is [] in model part 0 "
+        "(m-model_part-0.pt): its rows are not three equal blocks (key, value, query)",
+        "shape       decoder.layers.2.fc1.weight is [64, 31] float32 in model part 0 "
+        "(m-model_part-0.pt), [64, 32] float32 in model part 1 (m-model_part-1.pt): they cannot "
+        "be joined",
+        "shape       decoder.layers.0.fc2.bias is [] float32 in model part 0 (m-model_part-0.pt), "
+        "[32] float32 in model part 1 (m-model_part-1.pt): they cannot be joined",
+        "shape       decoder.layers.2.self_attn.out_proj.weight is [32, 16] float32 in model part "
+        "0 (m-model_part-0.pt), [3] float32 in model part 1 (m-model_part-1.pt): they cannot be "
+        "joined",
+        "shape       model.decoder.layers.2.fc1.bias is [127], not [128]",
+    }
+
+
+def test_one_file_with_a_cut_tensor(tmp_path, model):
+    state = models.metaseq_state(model)
+    name = "decoder.layers.1.self_attn.qkv_proj.weight"
+    state[name] = state[name][:-5]
+    assert problems(tmp_path, [state]) == [
+        f"shape       {name} is [91, 32] in m-model_part-0.pt: its rows are not three equal blocks "
+        "(key, value, query)"
     ]
-    with pytest.raises(InputError, match=r"do not both hold 'decoder\.layer_norm\.bias'"):
-        load(paths)
+
+
+def test_half_of_the_last_norm(tmp_path, model):
+    """It is no model without a last norm: what lacks is named."""
+    state = models.metaseq_state(model)
+    del state["decoder.layer_norm.weight"]
+    assert problems(tmp_path, [state]) == ["missing     model.decoder.final_layer_norm.weight [32]"]
+
+
+def test_without_the_embeddings_the_rest_is_told_too(tmp_path, model):
+    """Their sizes are the model's, so no config can be inferred; the list is the same."""
+    one, two = models.cut_for_parts(models.metaseq_state(model), 2)
+    del two["decoder.embed_tokens.weight"]
+    for part in (one, two):
+        part["decoder.embed_positions.weight"] = torch.zeros(3)
+    del two["decoder.layers.1.fc2.bias"]
+    with pytest.raises(InputError) as caught:
+        problems(tmp_path, (one, two))
+    message = str(caught.value)
+    assert message.startswith(
+        f"{tmp_path / 'm-model_part-0.pt'}, {tmp_path / 'm-model_part-1.pt'}: 3 tensor(s) do not"
+    )
+    assert "missing     decoder.embed_tokens.weight in model part 1 (m-model_part-1.pt)" in message
+    assert "missing     decoder.layers.1.fc2.bias in model part 1" in message
+    assert "shape       decoder.embed_positions.weight is [3], expected two axes" in message
+    assert message.endswith(metaseq.ADVICE)
+    with pytest.raises(InputError, match=r"and 2 more \(--max_listed=0 lists all\)"):
+        problems(tmp_path, (one, two), max_listed=1)
+
+
+def test_sizes_that_make_no_model_name_the_file(tmp_path, model):
+    state = models.metaseq_state(model)
+    state["decoder.embed_positions.weight"] = torch.zeros(50, 31)
+    with pytest.raises(InputError, match=r"m-model_part-0\.pt: model config: d_model 31 does not"):
+        problems(tmp_path, [state])
+
+
+def test_shards_lacking_what_their_metadata_list(tmp_path, model):
+    shards = models.flatten(models.metaseq_state(model), 2)
+    del shards[1][0]["decoder.layers.1.flat_param_0"]
+    for number, (weights, told) in enumerate(shards):
+        models.save_metaseq(tmp_path / f"m-shard{number}.pt", weights, told, **HEADS)
+    with pytest.raises(
+        InputError,
+        match=r"m-shard1\.pt: lacks 'decoder\.layers\.1\.flat_param_0', .*Fetch the file again\.$",
+    ):
+        metaseq.open_checkpoint([str(tmp_path)])
+
+
+def test_no_layer_that_tells_the_feed_forward_width(tmp_path, model):
+    state = models.metaseq_state(model)
+    state = {name: value for name, value in state.items() if not name.endswith("fc1.weight")}
+    with pytest.raises(InputError) as caught:
+        problems(tmp_path, [state])
+    assert str(caught.value) == (
+        f"{tmp_path / 'm-model_part-0.pt'}: 1 tensor(s) do not fit:\n"
+        "  missing     decoder.layers.0.fc1.weight, and that of every other layer\n"
+        f"{metaseq.ADVICE}"
+    )

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -236,52 +237,32 @@ def test_cache_equals_no_cache(variant, scan_layers):
     config, params = variant
     config = dataclasses.replace(config, scan_layers=scan_layers)
     documents = _documents([9, 12, 4])
-    prompts, steps, length = [5, 7, 1], 3, 16
+    prompts, steps = [5, 7, 1], 3
     whole, segments, positions = _pack([[document] for document in documents], 12)
     expected, _ = hidden_states(config, params, whole, segments, positions)
 
     width = max(prompts)
     prefill = _pack([[d[:n]] for d, n in zip(documents, prompts, strict=True)], width)
-    cache = decoder.init_cache(config, 3, length)
-    hidden, cache = hidden_states(config, params, *prefill, cache=cache)
+    hidden, cache = jax.jit(
+        functools.partial(decoder.hidden_states, keep_cache=True), static_argnums=0
+    )(config, params, *prefill)
     for row, prompt in enumerate(prompts):
         np.testing.assert_allclose(
             hidden[row, :prompt], expected[row, :prompt], rtol=1e-5, atol=1e-5
         )
+    assert cache["keys"].shape == (config.num_layers, 3, width, config.num_heads, config.head_dim)
+    cache = decoder.unstack_cache(cache, steps)
+    weights, step = decoder.unstack(params), jax.jit(decoder.step, static_argnums=0)
     written = np.array(prompts, np.int32)
-    for _ in range(steps):
-        tokens = whole[np.arange(3), written][:, None]
-        hidden, cache = hidden_states(
-            config,
-            params,
-            tokens,
-            np.ones((3, 1), np.int32),
-            written[:, None],
-            cache=cache,
-            cache_index=written,
-        )
+    for number in range(steps):
+        tokens = whole[np.arange(3), written]
+        slot = np.int32(width + number)
+        hidden, cache = step(config, weights, tokens, written, cache, slot)
         for row in range(3):
             np.testing.assert_allclose(
-                hidden[row, 0], expected[row, written[row]], rtol=1e-5, atol=1e-5
+                hidden[row], expected[row, written[row]], rtol=1e-5, atol=1e-5
             )
         written = written + 1
-
-
-def test_cache_in_several_chunks(params):
-    (document,) = _documents([12])
-    rows = _pack([[document]], 12)
-    expected, _ = hidden_states(CONFIG, params, *rows)
-    cache, parts = decoder.init_cache(CONFIG, 1, 12), []
-    for start, end in ((0, 5), (5, 6), (6, 12)):
-        hidden, cache = hidden_states(
-            CONFIG,
-            params,
-            *(array[:, start:end] for array in rows),
-            cache=cache,
-            cache_index=np.array([start], np.int32),
-        )
-        parts.append(hidden)
-    np.testing.assert_allclose(np.concatenate(parts, 1), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_is_near_float32(params):
@@ -291,7 +272,9 @@ def test_bfloat16_is_near_float32(params):
     expected, _ = hidden_states(CONFIG, params, *rows)
     assert hidden.dtype == jnp.bfloat16
     assert decoder.logits(low, params, hidden).dtype == jnp.float32
-    assert decoder.init_cache(low, 1, 4)["keys"].dtype == jnp.bfloat16
+    keeping = functools.partial(decoder.hidden_states, low, keep_cache=True)
+    _, cache = jax.eval_shape(keeping, params, *rows)
+    assert cache["keys"].dtype == cache["values"].dtype == jnp.bfloat16
     # Eight bits of mantissa through three layers, on values of order 1.
     assert np.abs(np.asarray(hidden, np.float32) - expected).max() < 0.15
 

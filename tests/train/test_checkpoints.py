@@ -135,6 +135,11 @@ def _no_card(directory):
     (directory / "model.json").unlink()
 
 
+def _hugging_face(directory):
+    _no_card(directory)
+    (directory / "config.json").write_text('{"model_type": "opt"}')
+
+
 def _broken_card(directory):
     (directory / "model.json").write_text("{")
 
@@ -151,6 +156,11 @@ def _nothing(directory):
     ("damage", "message"),
     [
         (_no_card, r"no model\.json there, so this is not a model directory"),
+        (
+            _hugging_face,
+            r"^(.*): no model\.json there, so this is not a model directory\. Its config\.json is "
+            r"a Hugging Face model's: run `optiml convert --from_hf=\1 --out=DIR` and give DIR\.$",
+        ),
         (_broken_card, r"model\.json: cannot be read"),
         (_later_card, r"format 2, this version reads format 1"),
         (_nothing, r"no finished checkpoint\. Train first"),

@@ -110,12 +110,14 @@ class TaskContent:
         demonstrations: solved instances that the benchmark wrote for prompts.
         records: usable instances, in the file's order.
         wordings: the same instructions in other words; prompts draw among all.
+        templates: what the records' fields are put into; none where the records have text.
     """
 
     definition: str
     demonstrations: tuple[record.Demonstration, ...]
     records: tuple[record.Record, ...]
     wordings: tuple[str, ...] = ()
+    templates: tuple[record.Template, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,16 +8,18 @@
 3. Task-level instructions: demonstrations stand between the definition and the example.
    Instance-level instructions: before the example, each one instantiated like it.
 
-The number of shots is the caller's: drawing it from a Zipf law (Meta-ICL) is not done here.
+The number of shots is the caller's; `meta_icl` draws it.
 
 Source: OPT-IML (arXiv 2212.12017) §2.4, §4.1; Super-NaturalInstructions, src/ni_collator.py.
 """
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from optiml_jax.bench import record
+
+Word = Callable[[record.Record], record.Record | None]
 
 
 def draw(seed: int, task: str, example: str, rendering: int, purpose: str, num: int) -> int:
@@ -38,6 +40,8 @@ def choose(
     seed: int,
     rendering: int,
     pool: Sequence[record.Record] = (),
+    word: Word = lambda row: row,
+    row_id: str | None = None,
 ) -> tuple[record.Demonstration, ...]:
     """Up to `shots` demonstrations for `example`.
 
@@ -46,6 +50,9 @@ def choose(
     Args:
         task: name of the task, part of the draw.
         pool: training instances of the task; never held-out ones (the caller sees to that).
+        word: a member of the pool with its text, in the wording of `example`; None where that
+            wording has nothing to ask of it.
+        row_id: of `example` in the pool, its own id by default.
     """
     seen = {example.input.strip()}
     chosen: list[record.Demonstration] = []
@@ -66,8 +73,11 @@ def choose(
     for i in range(len(pool)):
         if len(chosen) == shots:
             break
-        member = pool[(start + i * step) % len(pool)]
-        if member.id != example.id and member.input.strip() not in seen:
+        row = pool[(start + i * step) % len(pool)]
+        if row.id == (example.id if row_id is None else row_id):
+            continue
+        member = word(row)
+        if member is not None and member.input.strip() not in seen:
             seen.add(member.input.strip())
             chosen.append(record.Demonstration(member.input, member.references[0]))
     return tuple(chosen)

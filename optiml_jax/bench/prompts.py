@@ -8,8 +8,8 @@ Super-NI's surface forms as OPT-IML's figures show them:
 
 Every choice is a pure function of (seed, task, example id, rendering): a store can be rebuilt
 text by text, and rendering r of an example differs from rendering r + 1 only by its draws.
-Templates of other benchmarks (PromptSource, FLAN) arrive as instance-level records whose template
-is filled already: nothing is put before them, the delimiter rule and demonstrations are the same.
+Rows of other benchmarks (PromptSource, FLAN) arrive in the words of one of their templates
+(`pooling`): nothing is put before them, the delimiter rule and demonstrations are the same.
 A user's own SeqIO text ("verbatim") is complete: nothing is put around it.
 
 Where the paper leaves a choice:
@@ -32,7 +32,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from optiml_jax.bench import catalog, demonstrations, record
+from optiml_jax.bench import catalog, demonstrations, pooling, record
+from optiml_jax.bench.meta_icl import MetaIclConfig, draw_shots
 from optiml_jax.errors import InputError, unknown
 
 CODE_VERSION = 1
@@ -62,6 +63,9 @@ class PromptConfig:
     Attributes:
         shots: demonstrations shown before every example.
         separator: between demonstrations, and between the last one and the example.
+        separators: where given, one is drawn for every example in the place of `separator`
+            (OPT-IML footnote 11 suggests it against over-fitting to one).
+        meta_icl: how training examples show demonstrations; None: they show none.
         prefixes: drawn before the definition of a task-level task.
         input_prefixes: drawn before the instance of a task-level task.
         delimiters: drawn between instructions and answer.
@@ -74,6 +78,8 @@ class PromptConfig:
 
     shots: int = 0
     separator: str = SEPARATOR
+    separators: tuple[str, ...] = ()
+    meta_icl: MetaIclConfig | None = None
     prefixes: tuple[str, ...] = PREFIXES
     input_prefixes: tuple[str, ...] = INPUT_PREFIXES
     delimiters: tuple[str, ...] = DELIMITERS
@@ -83,18 +89,29 @@ class PromptConfig:
             raise InputError(f"PromptConfig.shots is {self.shots!r}, expected 0 or more.")
         if not isinstance(self.separator, str) or not self.separator:
             raise InputError(f"PromptConfig.separator is {self.separator!r}, expected some text.")
-        for name in ("prefixes", "input_prefixes", "delimiters"):
+        for name in ("separators", "prefixes", "input_prefixes", "delimiters"):
             value = getattr(self, name)
+            if name == "separators" and value in ((), []):
+                object.__setattr__(self, name, ())
+                continue
             if isinstance(value, str) or not value or not all(isinstance(v, str) for v in value):
                 raise InputError(
                     f"PromptConfig.{name} is {value!r}, expected a list of one or more texts."
                 )
             # gin and JSON give lists; a frozen configuration holds tuples.
             object.__setattr__(self, name, tuple(value))
+        if "" in self.separators:
+            raise InputError(f"PromptConfig.separators is {self.separators!r}: one is empty.")
+        if not isinstance(self.meta_icl, MetaIclConfig | None):
+            raise InputError(
+                f"PromptConfig.meta_icl is {self.meta_icl!r}, expected a MetaIclConfig or None."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain values that `from_json` reads."""
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.meta_icl is not None:
+            row["meta_icl"] = dataclasses.asdict(self.meta_icl)
         return {name: list(v) if isinstance(v, tuple) else v for name, v in row.items()}
 
     @classmethod
@@ -108,11 +125,17 @@ class PromptConfig:
         for name in row:
             if name not in fields:
                 raise unknown("field", name, fields, where)
+        if row.get("meta_icl") is not None:
+            row = {**row, "meta_icl": MetaIclConfig(**row["meta_icl"])}
         return cls(**row)
 
     def digest(self) -> str:
         """Hexadecimal sha256 of the wording and of `CODE_VERSION`: part of a store's keys."""
-        row = {**self.to_json(), "code_version": CODE_VERSION}
+        row = self.to_json()
+        # Stores from before these options keep their texts.
+        later = {name for name in ("separators", "meta_icl") if not row[name]}
+        row = {name: value for name, value in row.items() if name not in later}
+        row["code_version"] = CODE_VERSION
         return hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()
 
 
@@ -138,16 +161,16 @@ class _Form:
 def render(
     spec: catalog.TaskSpec,
     content: catalog.TaskContent,
-    example: record.Record,
+    version: pooling.Version | record.Record,
     config: PromptConfig,
     seed: int,
     rendering: int,
     pool: Sequence[record.Record] = (),
 ) -> record.Example:
-    """One record as source and target.
+    """One record as source and target, with `config.shots` demonstrations.
 
     Args:
-        example: the record to render.
+        version: what is rendered: a record with text of its own, or a row in a template's words.
         rendering: which of the R texts of this example.
         pool: records that demonstrations may come from when the task's own positive examples are
             fewer than `config.shots`; never held-out ones.
@@ -155,7 +178,8 @@ def render(
     `prompt_id` names the draw: "<prefix>.<input prefix>.<delimiter>" as indices into the
     configuration's lists ("-" where nothing was drawn), and ".<n>shot" with the number of
     demonstrations that are in the text, if any. That number is below `config.shots` only where
-    the task has fewer to show. Where a task has several wordings, "w<number>." stands first.
+    the task has fewer to show. Where a task has several wordings, "w<number>." stands first; where
+    it has templates, the template's name and "/".
     A text without instructions is its own target, with an empty source and the prompt_id "text".
 
     Example:
@@ -164,10 +188,79 @@ def render(
 
     Source: OPT-IML §2.4.
     """
-    form = _draw_form(spec, config, seed, example.id, rendering)
-    shown = demonstrations.choose(
-        spec.name, content.demonstrations, example, config.shots, seed, rendering, pool
+    version = pooling.Version(version, version) if isinstance(version, record.Record) else version
+    shown = shown_demonstrations(spec, content, version, config.shots, seed, rendering, pool)
+    return _render(spec, content, version, config, seed, rendering, shown, suffix_loss=False)
+
+
+def render_training(
+    spec: catalog.TaskSpec,
+    content: catalog.TaskContent,
+    version: pooling.Version,
+    config: PromptConfig,
+    seed: int,
+    rendering: int,
+    pool: Sequence[record.Record],
+) -> record.Example:
+    """One training example: as `render`, without demonstrations or as `config.meta_icl` has it.
+
+    Meta-ICL's demonstrations are other training instances, never the benchmark's own examples.
+    With the suffix loss the source ends before the first demonstration's answer, and all that
+    follows is the target.
+
+    Source: OPT-IML §4.7.
+    """
+    icl, shots = config.meta_icl, 0
+    if icl is not None and spec.instruction_kind not in ("text", "verbatim"):
+        shots = draw_shots(icl, seed, spec.name, version.example.id, rendering)
+    shown = shown_demonstrations(
+        spec, dataclasses.replace(content, demonstrations=()), version, shots, seed, rendering, pool
     )
+    suffix_loss = icl is not None and icl.suffix_loss
+    return _render(spec, content, version, config, seed, rendering, shown, suffix_loss=suffix_loss)
+
+
+def shown_demonstrations(
+    spec: catalog.TaskSpec,
+    content: catalog.TaskContent,
+    version: pooling.Version,
+    shots: int,
+    seed: int,
+    rendering: int,
+    pool: Sequence[record.Record],
+) -> tuple[record.Demonstration, ...]:
+    """The demonstrations of a prompt, rows of the pool in the wording of the example."""
+
+    def word(row: record.Record) -> record.Record | None:
+        worded = pooling.word(row, version.template)
+        return None if worded is None else worded.example
+
+    return demonstrations.choose(
+        spec.name,
+        content.demonstrations,
+        version.example,
+        shots,
+        seed,
+        rendering,
+        pool,
+        word,
+        version.row.id,
+    )
+
+
+def _render(
+    spec: catalog.TaskSpec,
+    content: catalog.TaskContent,
+    version: pooling.Version,
+    config: PromptConfig,
+    seed: int,
+    rendering: int,
+    shown: Sequence[record.Demonstration],
+    *,
+    suffix_loss: bool,
+) -> record.Example:
+    example = version.example
+    form = _draw_form(spec, config, seed, example.id, rendering)
     num_references = len(example.references)
     first = demonstrations.draw(seed, spec.name, example.id, 0, "reference", num_references)
     target = example.references[(first + rendering) % num_references]
@@ -178,17 +271,28 @@ def render(
     wording = demonstrations.draw(
         seed, spec.name, example.id, rendering, "wording", max(1, len(wordings))
     )
+    definition = form.prefix + wordings[wording] if wordings else ""
+    asked = [form.instance(d.input).rstrip(" ") for d in shown]
+    solved = [f"{ask} {d.output.strip()}" for ask, d in zip(asked, shown, strict=True)]
+    separator = config.separator
+    if config.separators:
+        drawn = demonstrations.draw(
+            seed, spec.name, example.id, rendering, "separator", len(config.separators)
+        )
+        separator = config.separators[drawn]
     source = demonstrations.place(
-        spec.instruction_kind,
-        form.prefix + wordings[wording] if wordings else "",
-        [f"{form.instance(d.input).rstrip(' ')} {d.output.strip()}" for d in shown],
-        form.instance(example.input),
-        config.separator,
+        spec.instruction_kind, definition, solved, form.instance(example.input), separator
     )
+    if suffix_loss and shown:
+        # Up to the first demonstration's answer the text is that of the demonstration alone.
+        head = demonstrations.place(spec.instruction_kind, definition, [], asked[0], separator)
+        source, target = head, f"{source[len(head) + 1 :].rstrip(' ')} {target}"
     delimiter_name = "-" if form.verbatim or _asks(example.input) else form.delimiter_name
     prompt_id = f"{form.prefix_name}.{form.input_prefix_name}.{delimiter_name}"
     if len(wordings) > 1:
         prompt_id = f"w{wording}.{prompt_id}"
+    if version.template is not None:
+        prompt_id = f"{version.template.prompt_id}/{prompt_id}"
     return record.Example(
         id=example.id,
         source=source,

@@ -9,9 +9,12 @@ Tokens are left out on purpose: text is the last thing that `bench` knows.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from optiml_jax.errors import InputError, unknown
+
+HELD_OUT = "held_out"
+"""Key in a record's metadata: its release evaluates it (validation or test), so it never trains."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,16 +33,45 @@ class Record:
     Attributes:
         id: unique within its task, stable over releases of the file.
         input: text of the instance, without instructions.
-        references: accepted answers, the benchmark's first one first; never empty.
+        references: accepted answers, the benchmark's first one first.
         options: closed set of answers for rank classification, empty for open answers.
         metadata: whatever else the benchmark says about this instance.
+        fields: the row of a data set that a task's templates fill; `input` and `references` are
+            empty then, and never otherwise.
     """
 
     id: str
+    input: str = ""
+    references: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """What a template makes of a row: the same three things that a record has without templates."""
+
     input: str
     references: tuple[str, ...]
     options: tuple[str, ...] = ()
-    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Template(Protocol):
+    """One wording of a task, which rows are put into.
+
+    Attributes:
+        prompt_id: unique within its task, the same in every release of the file.
+    """
+
+    @property
+    def prompt_id(self) -> str:
+        """Its name."""
+        ...
+
+    def fill(self, one: Record) -> Filled | None:
+        """The row as this template words it; None where it has nothing to ask of such a row."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ import tensorflow as tf
 
 from optiml_jax import errors
 from optiml_jax.bench import catalog, record, splits
-from optiml_jax.data import rendering, seqio_text
+from optiml_jax.data import seqio_text
 from optiml_jax.data.user_modules import Declaration
 from optiml_jax.errors import InputError
 
@@ -271,7 +271,7 @@ def _records(
                 input=row.inputs,
                 references=(row.targets,),
                 options=row.options,
-                metadata={rendering.HELD_OUT: "yes"} if is_evaluated and role == "train" else {},
+                metadata={record.HELD_OUT: "yes"} if is_evaluated and role == "train" else {},
             )
         )
     return tuple(records)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import optiml_jax
-from optiml_jax.bench import catalog, splits
+from optiml_jax.bench import catalog, pooling, splits
 from optiml_jax.data import rendering, residents, tokenization, vocabularies
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
@@ -308,11 +308,14 @@ def _keys(
         render.max_train_examples,
         render.prompt.digest(),
     ]
+    # Stores from before this setting had its default.
+    is_default = render.max_eval_prompts == pooling.MAX_VALIDATION_PROMPTS
+    drawn = [] if is_default else [render.max_eval_prompts]
     training = _digest([*shared, vocabulary.digest, render.num_renderings, config.max_tokens])
     keys = {store_lib.train_view(r): training for r in range(render.num_renderings)}
     for shots in render.shots:
         keys[store_lib.eval_view(shots)] = _digest(
-            [*shared, shots, render.max_eval_examples, EVAL_VERSION]
+            [*shared, shots, render.max_eval_examples, EVAL_VERSION, *drawn]
         )
     return keys
 

@@ -10,11 +10,8 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from optiml_jax.bench import catalog, demonstrations, prompts, record, splits
+from optiml_jax.bench import catalog, pooling, prompts, record, splits
 from optiml_jax.errors import InputError
-
-HELD_OUT = "held_out"
-"""Metadata of a record that the user's own split (`foreign_tasks`) evaluates, never trains."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +25,8 @@ class RenderConfig:
         shots: demonstrations of each evaluation view.
         max_train_examples: random examples kept per task (OPT-IML: 100,000; FLAN 30,000).
         max_eval_examples: first examples evaluated per held-out task (Super-NI: 100).
+        max_eval_prompts: prompts evaluated per validation task and per held-out part of a training
+            task, drawn from all templates of those examples; a test takes all.
         prompt: wording.
 
     Source: OPT-IML (arXiv 2212.12017) §2.1, §2.4, §4.1.
@@ -39,10 +38,16 @@ class RenderConfig:
     shots: tuple[int, ...] = (0,)
     max_train_examples: int = 100_000
     max_eval_examples: int = 100
+    max_eval_prompts: int = pooling.MAX_VALIDATION_PROMPTS
     prompt: prompts.PromptConfig = dataclasses.field(default_factory=prompts.PromptConfig)
 
     def __post_init__(self):
-        for name in ("num_renderings", "max_train_examples", "max_eval_examples"):
+        for name in (
+            "num_renderings",
+            "max_train_examples",
+            "max_eval_examples",
+            "max_eval_prompts",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(
                     f"RenderConfig.{name} is {getattr(self, name)}, expected 1 or more."
@@ -69,11 +74,13 @@ class Partition:
         evaluation: evaluated; disjoint from the others.
         pool: may be shown as demonstrations: the training records, or, in an evaluation task,
             those beyond the evaluated ones.
+        max_prompts: evaluated at most of all templates of `evaluation`; None for all.
     """
 
     train: tuple[record.Record, ...]
     evaluation: tuple[record.Record, ...]
     pool: tuple[record.Record, ...]
+    max_prompts: int | None = None
 
 
 def partition(
@@ -84,20 +91,27 @@ def partition(
 ) -> Partition:
     """Divides a task's records: training and held-out instances, or evaluation only.
 
-    A training task holds out `splits.heldout_ids`, or what a user's own task marked `HELD_OUT`;
-    an evaluation task gives its first `max_eval_examples` records and trains on none; an excluded
-    task gives nothing; text without instructions is trained on whole.
+    A training task holds out what its release evaluates (`record.HELD_OUT`), or, where no record
+    says so, `splits.heldout_ids`; an evaluation task gives its first `max_eval_examples` records,
+    those that its release evaluates before others, and trains on none; an excluded task gives
+    nothing; text without instructions is trained on whole.
     """
     records = content.records
     if assignment.role == "excluded":
         return Partition((), (), ())
     if task.instruction_kind == "text":
         return Partition(records, (), ())
+    marked = frozenset(r.id for r in records if record.HELD_OUT in r.metadata)
     if assignment.role != "train":
+        records = (
+            *(r for r in records if r.id in marked),
+            *(r for r in records if r.id not in marked),
+        )
         first = config.max_eval_examples
-        return Partition((), records[:first], records[first:])
-    if task.instruction_kind == "verbatim":
-        held_out = frozenset(r.id for r in records if HELD_OUT in r.metadata)
+        most = config.max_eval_prompts if assignment.role == "validation" else None
+        return Partition((), records[:first], records[first:], most)
+    if marked or task.instruction_kind == "verbatim":
+        held_out = marked
     else:
         held_out = splits.heldout_ids([r.id for r in records])
     evaluation = tuple(r for r in records if r.id in held_out)
@@ -107,7 +121,8 @@ def partition(
             range(len(train)), key=lambda i: _draw_key(config.seed, task.name, train[i].id)
         )
         train = tuple(train[i] for i in sorted(order[: config.max_train_examples]))
-    return Partition(train, evaluation[: config.max_eval_examples], pool=train)
+    evaluation = evaluation[: config.max_eval_examples]
+    return Partition(train, evaluation, train, config.max_eval_prompts)
 
 
 def train_examples(
@@ -117,9 +132,15 @@ def train_examples(
     config: RenderConfig,
     rendering: int,
 ) -> list[record.Example]:
-    """The training texts of one rendering, in the records' order."""
+    """The training texts of one rendering, as many as training records, in their order."""
+    versions = pooling.draw(
+        task.name, content, parts.train, len(parts.train), config.seed, rendering
+    )
     return [
-        prompts.render(task, content, r, config.prompt, config.seed, rendering) for r in parts.train
+        prompts.render_training(
+            task, content, version, config.prompt, config.seed, rendering, parts.pool
+        )
+        for version in versions
     ]
 
 
@@ -135,13 +156,9 @@ def eval_records(
     The demonstration of an `EvalRecord` is that of the 1-shot prompt whatever `shots` is, so that
     views of different shots have the same baselines.
     """
-    prompt = dataclasses.replace(config.prompt, shots=shots)
     made = []
-    for one in parts.evaluation:
-        example = prompts.render(task, content, one, prompt, config.seed, 0, pool=parts.pool)
-        shown = demonstrations.choose(
-            task.name, content.demonstrations, one, 1, config.seed, 0, parts.pool
-        )
+    for version, example in _eval_examples(task, content, parts, config, shots):
+        shown = prompts.shown_demonstrations(task, content, version, 1, config.seed, 0, parts.pool)
         made.append(
             record.EvalRecord(
                 id=example.id,
@@ -150,11 +167,49 @@ def eval_records(
                 options=example.options,
                 task=task.name,
                 prompt_id=example.prompt_id,
-                input=one.input.strip(),
+                input=version.example.input.strip(),
                 demonstration=shown[0].output.strip() if shown else "",
             )
         )
     return made
+
+
+def eval_examples(
+    task: catalog.TaskSpec,
+    content: catalog.TaskContent,
+    parts: Partition,
+    config: RenderConfig,
+) -> list[record.Example]:
+    """The zero-shot prompts of `eval_records`, with a target each."""
+    return [example for _, example in _eval_examples(task, content, parts, config, 0)]
+
+
+def _eval_examples(
+    task: catalog.TaskSpec,
+    content: catalog.TaskContent,
+    parts: Partition,
+    config: RenderConfig,
+    shots: int,
+) -> Iterator[tuple[pooling.Version, record.Example]]:
+    prompt = dataclasses.replace(config.prompt, shots=shots)
+    for version in _evaluated(task, content, parts, config):
+        yield (
+            version,
+            prompts.render(task, content, version, prompt, config.seed, 0, pool=parts.pool),
+        )
+
+
+def _evaluated(
+    task: catalog.TaskSpec,
+    content: catalog.TaskContent,
+    parts: Partition,
+    config: RenderConfig,
+) -> list[pooling.Version]:
+    if parts.max_prompts is None or not content.templates:
+        return list(pooling.everything(content, parts.evaluation))
+    return pooling.draw(
+        task.name, content, parts.evaluation, parts.max_prompts, config.seed, rendering=0
+    )
 
 
 def corpus_texts(
@@ -169,9 +224,13 @@ def corpus_texts(
         if not parts.train:
             continue
         yield from (content.definition, *content.wordings)
-        for one in parts.train:
-            yield one.input
-            yield " " + one.references[0]
+        # One wording of each row is enough to learn pieces from.
+        number = len(parts.train)
+        for version in pooling.draw(
+            task.spec.name, content, parts.train, number, config.seed, rendering=0
+        ):
+            yield version.example.input
+            yield " " + version.example.references[0]
 
 
 def _draw_key(seed: int, task: str, example: str) -> bytes:

@@ -232,8 +232,9 @@ def _examples(
     content = task.load()
     parts = rendering.partition(task.spec, content, assignment, config)
     if split == EVAL_SPLIT:
-        parts = rendering.Partition(parts.evaluation, (), ())
-    yield from rendering.train_examples(task.spec, content, parts, config, rendering=0)
+        yield from rendering.eval_examples(task.spec, content, parts, config)
+    else:
+        yield from rendering.train_examples(task.spec, content, parts, config, rendering=0)
 
 
 def _dataset(

@@ -220,11 +220,12 @@ def _check_settings(
     old: store_lib.Store, kept: Sequence[store_lib.StoredTask], config: PrepareConfig
 ) -> None:
     """Refuses what would stand in the index as the setting of tasks that were made without it."""
-    for name in ("seed", "max_eval_examples"):
-        found, wanted = old.meta["render"][name], getattr(config.render, name)
-        if found != wanted:
+    found = rendering.settings(old.meta["render"])
+    wanted = rendering.settings(config.render.to_json())
+    for name, value in found.items():
+        if wanted[name] != value:
             raise InputError(
-                f"store '{old.path}' was made with {name} {found}, this run has {wanted}, and"
+                f"store '{old.path}' was made with {name} {value}, this run has {wanted[name]}, and"
                 f" {len(kept)} of its tasks stay as they are (first: '{kept[0].name}'). Use the"
                 " same, or give a new --out."
             )

@@ -65,6 +65,22 @@ class RenderConfig:
         return {**row, "shots": list(self.shots), "prompt": self.prompt.to_json()}
 
 
+def settings(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What all tasks of a store have in common, flat, from `RenderConfig.to_json`.
+
+    Rows of earlier releases lack later settings, which had the default then.
+    """
+    prompt = prompts.PromptConfig.from_json(row["prompt"]).to_json()
+    limit = row.get("max_eval_prompts", pooling.MAX_VALIDATION_PROMPTS)
+    del prompt["shots"]
+    return {
+        "seed": row["seed"],
+        "max_eval_examples": row["max_eval_examples"],
+        "max_eval_prompts": limit,
+        **prompt,
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class Partition:
     """A task's records by use.

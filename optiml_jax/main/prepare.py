@@ -4,8 +4,10 @@ Neighbours: the declarations in tasks/ read benchmarks, `user_tasks` reads users
 """
 
 import argparse
+import dataclasses
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from optiml_jax.main import flags, user_tasks
@@ -76,6 +78,32 @@ def register(subparsers: Any) -> None:
     settings.add_argument(
         "--max_eval_examples", type=int, help="evaluated per held-out task (default 100)"
     )
+    settings.add_argument(
+        "--max_eval_prompts",
+        type=int,
+        help="of all templates together, per validation task (default 250; a test takes all)",
+    )
+    settings.add_argument(
+        "--separator",
+        action="append",
+        metavar="TEXT",
+        help="between demonstrations, \\n is a new line (default three); given several times, one"
+        " is drawn for every example",
+    )
+    settings.add_argument(
+        "--meta_icl",
+        metavar="A",
+        help="training examples show 0 to 5 others, by Zipf's law with exponent A (OPT-IML: 2, 4);"
+        " none for none",
+    )
+    settings.add_argument(
+        "--meta_icl_shots", type=int, metavar="K", help="at most so many (default 5)"
+    )
+    settings.add_argument(
+        "--suffix_loss",
+        action=argparse.BooleanOptionalAction,
+        help="with --meta_icl: the loss begins at the first answer shown (default no)",
+    )
     settings.add_argument("--num_shards", type=int, help="files per view (default 8)")
     settings.add_argument("--seed", type=int, help="of wordings (default 0)")
     parser.add_argument(
@@ -114,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
         shots=tuple(setting(_shots(args.shots), "shots", (0,))),
         max_train_examples=benchmark.max_train_examples,
         max_eval_examples=setting(args.max_eval_examples, "max_eval_examples", 100),
+        max_eval_prompts=setting(args.max_eval_prompts, "max_eval_prompts", 250),
+        prompt=_prompt(args, kept.get("prompt", {})),
     )
     config = prepare.PrepareConfig(
         render=render,
@@ -175,6 +205,38 @@ def _benchmark(name: str) -> Any:
         raise InputError(
             f"{error} A SeqIO task or mixture of your own needs --module=MODULE."
         ) from error
+
+
+def _prompt(args: argparse.Namespace, kept: Mapping[str, Any]) -> Any:
+    """The wording: the store's, changed by the flags that are given."""
+    from optiml_jax.bench import meta_icl, prompts
+    from optiml_jax.errors import InputError
+
+    prompt = prompts.PromptConfig.from_json(kept)
+    if args.separator is not None:
+        texts = [text.replace("\\n", "\n") for text in args.separator]
+        several = tuple(texts) if len(texts) > 1 else ()
+        prompt = dataclasses.replace(prompt, separator=texts[0], separators=several)
+    icl = prompt.meta_icl
+    if args.meta_icl == "none":
+        icl = None
+    elif args.meta_icl is not None:
+        try:
+            icl = dataclasses.replace(
+                icl or meta_icl.MetaIclConfig(), exponent=float(args.meta_icl)
+            )
+        except ValueError:
+            raise InputError(
+                f"--meta_icl is '{args.meta_icl}', expected a number such as 2 or 4, or none."
+            ) from None
+    given = {"max_shots": args.meta_icl_shots, "suffix_loss": args.suffix_loss}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and icl is None:
+        flag = "--meta_icl_shots" if "max_shots" in given else "--suffix_loss"
+        raise InputError(f"{flag} goes with --meta_icl=A, which is not given.")
+    if icl is not None:
+        icl = dataclasses.replace(icl, **given)
+    return dataclasses.replace(prompt, meta_icl=icl)
 
 
 def _shots(text: str | None) -> tuple[int, ...] | None:

@@ -136,7 +136,10 @@ def _words(
         metavar = str(action.metavar or "")
         is_path = takes_value and any(word in FOLDERS for word in re.split(r"\W", metavar))
         is_path = is_path or action.dest == "gin_file"
-        found.append(Flag(option, takes_value, known, is_path, _one_line(action.help)))
+        options = [word for word in action.option_strings if word.startswith("--")]
+        found += [
+            Flag(word, takes_value, known, is_path, _one_line(action.help)) for word in options
+        ]
     return Words(summary, tuple(found), tuple(values))
 
 

@@ -159,7 +159,11 @@ def register_tasks(
         seqio.TaskRegistry.add(
             task.spec.name,
             source=source,
-            preprocessors=[functools.partial(_tokenize, vocabulary=vocabulary)],
+            # SeqIO's own tools may cache the texts; nothing here reads such a cache.
+            preprocessors=[
+                seqio.CacheDatasetPlaceholder(),
+                functools.partial(_tokenize, vocabulary=vocabulary),
+            ],
             output_features=features,
             postprocess_fn=_postprocess,
             metric_fns=[_metric_fn(task.spec)],

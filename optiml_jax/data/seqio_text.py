@@ -4,6 +4,11 @@ A task's source and its preprocessors run up to, not including, the first one th
 `inputs` and `targets` are not text by then, the fields that SeqIO calls `*_pretokenized` are taken,
 or the ids are decoded with the vocabulary of the task's own output feature.
 
+A task with a `seqio.CacheDatasetPlaceholder` that was cached offline (`seqio_cache_tasks`: a folder
+of its name with COMPLETED, info.<split>.json, stats.<split>.json and TFRecord files, in one of
+SeqIO's cache folders) is read from there, and only the steps behind the placeholder run. Without a
+cache all steps run, also where the placeholder asks for one: a store is an offline cache itself.
+
 Preprocessors see `sequence_length=None`: a store cuts at its own length, on the left. What a user's
 code raises comes back as one message with task and split. Neighbour: `foreign_tasks` makes records
 of the rows.
@@ -12,6 +17,7 @@ of the rows.
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -65,12 +71,12 @@ def read_rows(task: seqio.Task, split: str, where: str) -> Iterator[Row]:
 
 def _text_dataset(task: seqio.Task, split: str, where: str) -> tuple[Any, Callable[[Any], Row]]:
     """The dataset before tokenization, and the way from one of its examples to a row."""
-    steps = [s for s in task.preprocessors if not isinstance(s, seqio.CacheDatasetPlaceholder)]
+    source, steps = _source(task, split, where)
     before = list(itertools.takewhile(lambda step: _function(step) not in _TOKENIZERS, steps))
-    dataset, takers = _run(task, split, before, where)
+    dataset, takers = _run(task, source, split, before, where)
     if missing := [name for name in FEATURES if name not in takers]:
         # A preprocessor behind the tokenizer may make them, out of ids.
-        dataset, takers = _run(task, split, steps, where)
+        dataset, takers = _run(task, source, split, steps, where)
         if missing := [name for name in FEATURES if name not in takers]:
             raise InputError(
                 f"{where}: its examples have no feature '{missing[0]}' (they have"
@@ -92,11 +98,45 @@ def _text_dataset(task: seqio.Task, split: str, where: str) -> tuple[Any, Callab
     return dataset, pick
 
 
+def add_cache_dirs(folders: Sequence[str]) -> None:
+    """Folders in which SeqIO looks for tasks that were cached offline.
+
+    Raises:
+        InputError: one does not exist.
+    """
+    for folder in folders:
+        if "://" not in folder and not os.path.isdir(folder):
+            raise InputError(
+                f"cache folder '{folder}' does not exist, expected one with a folder per task, as"
+                " seqio_cache_tasks writes it."
+            )
+    seqio.add_global_cache_dirs(list(folders))
+
+
+def _source(task: seqio.Task, split: str, where: str) -> tuple[Any, list[Any]]:
+    """Where the examples come from, the offline cache before all, and the steps that remain."""
+    steps = list(task.preprocessors)
+    places = [i for i, s in enumerate(steps) if isinstance(s, seqio.CacheDatasetPlaceholder)]
+    if not places:
+        return task.source, steps
+    (place,) = places
+    if task.cache_dir:
+        info = os.path.join(task.cache_dir, f"info.{split}.json")
+        if not tf.io.gfile.exists(info):
+            raise InputError(
+                f"{where}: its cache '{task.cache_dir}' has no split '{split}' (no {info}). Cache"
+                " the task again with all its splits, or leave the folder out."
+            )
+        # SeqIO has no public way to the cached examples before the steps that remain.
+        return task._get_cached_source(split), steps[place + 1 :]
+    return task.source, steps[:place] + steps[place + 1 :]
+
+
 def _run(
-    task: seqio.Task, split: str, steps: Sequence[Any], where: str
+    task: seqio.Task, source: Any, split: str, steps: Sequence[Any], where: str
 ) -> tuple[Any, dict[str, Callable[[Any], str]]]:
     """The dataset after these preprocessors, and how to take each feature's text from it."""
-    dataset: Any = task.source.get_dataset(split=split, shuffle=False)
+    dataset: Any = source.get_dataset(split=split, shuffle=False)
     with seqio.map_seed_manager(SEED):
         for step in steps:
             transform: Any = seqio.utils.add_kwargs_to_transform(

@@ -54,6 +54,11 @@ def register(subparsers: Any) -> None:
         help="folder of task files, or one like the official repository's (tasks/, splits/); not"
         " needed for the embedded benchmark mini",
     )
+    parser.add_argument(
+        "--seqio_additional_cache_dirs",
+        metavar="DIR,DIR",
+        help="with --module: folders of seqio_cache_tasks; cached tasks are read from there",
+    )
     parser.add_argument("--out", required=True, metavar="STORE", help="folder of the store")
     parser.add_argument(
         "--vocabulary",
@@ -120,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
     from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeAccessIssue]
     from optiml_jax.data import prepare, rendering
     from optiml_jax.data import store as store_lib
+    from optiml_jax.errors import InputError
 
     notes: list[str] = []
 
@@ -127,6 +133,11 @@ def run(args: argparse.Namespace) -> int:
         notes.append(message)
         print(f"note: {message}", file=sys.stderr)
 
+    if args.seqio_additional_cache_dirs and args.module is None:
+        raise InputError(
+            "--seqio_additional_cache_dirs goes with --module: only SeqIO tasks of your own have"
+            " such caches."
+        )
     index = store_lib.read_index(pathlib.Path(args.out)) or {}
     own = user_tasks.read(args, index) if args.module is not None else None
     benchmark = own or _benchmark(args.benchmark)

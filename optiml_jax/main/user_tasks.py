@@ -69,6 +69,10 @@ def read(args: argparse.Namespace, index: Mapping[str, Any]) -> Found:
     foreign_tasks = _seqio()
     from optiml_jax.data import seqio_tasks
 
+    if args.seqio_additional_cache_dirs:
+        from optiml_jax.data import seqio_text
+
+        seqio_text.add_cache_dirs(args.seqio_additional_cache_dirs.split(","))
     modules = user_modules.load_modules(args.module)
     declared = user_modules.declarations(modules)
     for task in declared:

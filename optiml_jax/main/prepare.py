@@ -55,6 +55,21 @@ def register(subparsers: Any) -> None:
         " needed for the embedded benchmark mini",
     )
     parser.add_argument(
+        "--tasks",
+        metavar="NAME,NAME",
+        help="only these of the benchmark: names or patterns such as task0*,flan__anli_r?",
+    )
+    parser.add_argument(
+        "--tfds_data_dir",
+        metavar="DIR",
+        help="TensorFlow Datasets' folder, for tasks whose rows are not in --data_dir",
+    )
+    parser.add_argument(
+        "--tfds_download",
+        action="store_true",
+        help="let TensorFlow Datasets get what is missing there",
+    )
+    parser.add_argument(
         "--seqio_additional_cache_dirs",
         metavar="DIR,DIR",
         help="with --module: folders of seqio_cache_tasks; cached tasks are read from there",
@@ -165,9 +180,17 @@ def run(args: argparse.Namespace) -> int:
         tasks, assignments, origin = own.tasks, own.assignments, f" from {args.module}"
     else:
         tasks, assignments = declarations.read(
-            args.benchmark, args.data_dir, render.split, args.skip_bad, on_skip
+            args.benchmark,
+            args.data_dir,
+            render.split,
+            args.skip_bad,
+            on_skip,
+            only=args.tasks.split(",") if args.tasks else (),
+            tfds_data_dir=args.tfds_data_dir,
+            tfds_download=args.tfds_download,
         )
-        origin = f" from {args.data_dir}" if args.data_dir else ""
+        folders = " and ".join(filter(None, (args.data_dir, args.tfds_data_dir)))
+        origin = f" from {folders}" if folders else ""
     print(f"read {len(tasks):,} tasks of {args.benchmark}{origin}", flush=True)
     vocabulary = _vocabulary(args, tasks, assignments, render)
 

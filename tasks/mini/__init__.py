@@ -14,18 +14,18 @@ import tempfile
 
 from optiml_jax.bench.sources import super_natural_instructions as reader
 
-from ..declaration import Benchmark, OnSkip, ReadResult
+from ..declaration import Benchmark, ReadResult, Request
 from . import files
 
 BENCHMARKS = {"tasks": "mini", "replay": "replay", "dialogue": "dialogue"}
 """Folder -> benchmark of its tasks."""
 
 
-def _read(data_dir: pathlib.Path | None, skip_bad: bool, on_skip: OnSkip) -> ReadResult:
-    root = _generated() if data_dir is None else data_dir
+def _read(request: Request) -> ReadResult:
+    root = _generated() if request.data_dir is None else request.data_dir
     tasks = []
     for folder, benchmark in BENCHMARKS.items():
-        tasks += reader.read(root / folder, skip_bad, on_skip, benchmark)
+        tasks += reader.read(root / folder, request.skip_bad, request.on_skip, benchmark)
     return ReadResult(tasks)
 
 

@@ -215,8 +215,8 @@ def test_opt_iml_on_the_real_tasks(real, real_folder):
     assigned = splits.assign(real, "opt_iml")
     roles = collections.Counter((a.role, a.level) for a in assigned.values())
     assert roles == {
-        ("train", "fully_supervised"): 1080,
-        ("excluded", ""): 107,
+        ("train", "fully_supervised"): 996,
+        ("excluded", ""): 191,
         ("validation", "fully_held_out"): 49,
         ("validation", "partially_supervised"): 6,
         ("test", "fully_held_out"): 40,

@@ -121,14 +121,103 @@ def test_verify_is_kept(inspect, store):
 
 
 def test_the_embedded_catalog(capsys):
-    assert cli.main(["inspect", "--catalog", "--json"]) == 0
+    assert cli.main(["inspect", "--catalog=mini", "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert {row["benchmark"] for row in content["tasks"]} >= {"mini", "dialogue", "replay"}
-    assert cli.main(["inspect", "--catalog", "--level=fully_held_out", "--benchmark=mini"]) == 0
+    flags = ("--catalog=mini", "--level=fully_held_out", "--benchmark=mini")
+    assert cli.main(["inspect", *flags]) == 0
     lines = capsys.readouterr().out.splitlines()
     expected = [row for row in content["tasks"] if row["level"] == "fully_held_out"]
     assert lines[0] == f"{len(expected)} tasks"
     assert len([line for line in lines if "fully_held_out" in line]) == len(expected)
+
+
+@pytest.fixture
+def catalog(capsys):
+    """Runs `optiml inspect --catalog ...` and returns what it printed."""
+
+    def run(*flags):
+        assert cli.main(["inspect", "--catalog", *flags]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_catalog_needs_neither_store_nor_data(catalog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = json.loads(catalog("--json"))
+    assert content["split"] == "opt_iml"
+    assert content["num_tasks"] == len(content["tasks"]) >= 1900
+    assert len(content["categories"]) >= 100
+    for row in content["tasks"]:
+        assert row.keys() >= {
+            *("name", "benchmark", "category", "level", "role", "metric", "opt_iml"),
+            *("opt_iml_max", "sources", "instruction_kind", "answer", "languages", "licence"),
+        }
+    for name in ("benchmarks", "categories"):
+        groups = content[name].values()
+        for count in ("num_tasks", "train", "excluded", "opt_iml", "opt_iml_max"):
+            assert sum(group[count] for group in groups) == content[count]
+
+
+def test_the_catalog_is_counted(catalog):
+    lines = catalog().splitlines()
+    assert lines[0].startswith("OPT-IML Bench, split opt_iml: 2,178 tasks in 104 of 107 categor")
+    assert [line for line in lines if line in ("benchmarks", "levels", "categories")]
+    (line,) = (line for line in lines if line.startswith("reasoning"))
+    assert line.split() == ["reasoning", "14", "10", "2", "0", "2", "14"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_catalog_is_filtered_and_listed(catalog):
+    filters = ("--benchmark=flan", "--category=question answering", "--role=test")
+    lines = catalog("--tasks", *filters).splitlines()
+    assert lines[3] == "4 tasks"
+    (line,) = (line for line in lines if line.startswith("flan__bool_q "))
+    assert line.split()[1:6] == [
+        "Question",
+        "Answering",
+        "test",
+        "partially_supervised",
+        "accuracy",
+    ]
+    assert line.endswith("(OPT-IML §5.3)")
+    trained = catalog("--tasks", "--benchmark=exmix", "--role=train")
+    assert "shakespearizing_modern_english" in trained.split("data sets")[1]
+
+
+def test_the_catalog_under_other_splits(catalog):
+    most = json.loads(catalog("--json", "--split=opt_iml_max", "--role=train"))
+    assert most["num_tasks"] == most["opt_iml_max"] > most["opt_iml"]
+    official = "super_natural_instructions_official"
+    tested = json.loads(catalog("--json", f"--split={official}", "--level=fully_held_out"))
+    assert tested["num_tasks"] == tested["test"] == 119
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--benchmark=flann", "the catalog: unknown benchmark 'flann'. Did you mean 'flan'?"),
+        ("--benchmark=mini", "benchmark 'mini' is not part of OPT-IML Bench. --catalog=mini shows"),
+        ("--category=Translate", "unknown category 'Translate'. Did you mean 'Translation'?"),
+        ("--role=trian", "unknown role 'trian'. Did you mean 'train'?"),
+        ("--level=held_out", "unknown level 'held_out'. Did you mean 'fully_held_out'?"),
+        ("--split=opt_iml_maxx", "unknown split 'opt_iml_maxx'. Did you mean 'opt_iml_max'?"),
+        ("--split=mini", "unknown split 'mini'. Known: opt_iml, opt_iml_max, super_natural"),
+        ("--benchmark=t5 --role=test", "has benchmark 't5' and role 'test'. Leave a filter out."),
+        ("--data_dir=.", "--data_dir needs to know whose files these are: --catalog=BENCHMARK"),
+    ],
+)
+def test_the_catalog_says_what_is_wrong(capsys, flags, message):
+    assert cli.main(["inspect", "--catalog", *flags.split()]) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert not out
+
+
+def test_a_folders_catalog_is_always_listed(capsys):
+    assert cli.main(["inspect", "--catalog=mini", "--tasks"]) == 2
+    assert "--tasks has no effect with --catalog=mini, which lists" in capsys.readouterr().err
 
 
 def test_a_terminal_gets_colour_instead_of_marks(store):

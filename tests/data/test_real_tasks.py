@@ -34,7 +34,7 @@ def test_levels_and_roles(real_store):
     assert {name: row["num_tasks"] for name, row in levels.items()} == {
         "fully_held_out": 89,
         "partially_supervised": 6,
-        "fully_supervised": 1080,
+        "fully_supervised": 996,
     }
     assert all(row["num_eval"] > 0 for row in levels.values())
     held_out = {t.spec.category for t in real_store.tasks if t.level == "fully_held_out"}
@@ -74,4 +74,5 @@ def test_target_tokens_decode_to_the_answers(real_store):
             own = (batch["segment_ids"][row] == segment) & (batch["loss_weights"][row] > 0)
             answer = batch["targets"][row][own]
             assert answer[-1] == vocabulary.eos_id
-            assert vocabulary.decode(answer).startswith(" ")
+            cut_within_the_answer = len(answer) > 510
+            assert cut_within_the_answer or vocabulary.decode(answer).startswith(" ")

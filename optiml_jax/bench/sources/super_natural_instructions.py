@@ -49,6 +49,17 @@ EXTENSION = "Instruction level"
 TRACKS = ("default", "xlingual")
 REPOSITORY = "https://github.com/allenai/natural-instructions"
 
+FIELDS = (
+    "Definition",
+    "Positive Examples",
+    "Source",
+    "Categories",
+    "Input_language",
+    "Output_language",
+    "Instance License",
+)
+"""What is read of a task beside its `Instances`."""
+
 _logger = logging.getLogger(__name__)
 
 _TEXT_LISTS = {
@@ -115,6 +126,21 @@ class ClosedSetRule:
 CLOSED_SET = ClosedSetRule()
 
 
+@dataclasses.dataclass(frozen=True)
+class TaskSource:
+    """Where one task is.
+
+    Attributes:
+        name: the task's own.
+        where: for messages, and the spec's `path`.
+        read: the task's fields as in an official file, and a digest of all of them.
+    """
+
+    name: str
+    where: str
+    read: Callable[[], tuple[Mapping[str, Any], str]]
+
+
 def read(
     data_dir: str | os.PathLike[str],
     skip_bad: bool = False,
@@ -133,11 +159,26 @@ def read(
         InputError: no folder, no task file, a bad file (or only bad ones under `skip_bad`), two
             files whose tasks have one name.
     """
+    sources = [
+        TaskSource(path.stem, str(path), functools.partial(read_json, path))
+        for path in task_files(data_dir)
+    ]
+    return read_sources(sources, str(data_dir), skip_bad, on_skip, benchmark)
+
+
+def read_sources(
+    sources: Sequence[TaskSource],
+    where: str,
+    skip_bad: bool = False,
+    on_skip: Callable[[str], None] = _logger.warning,
+    benchmark: str = BENCHMARK,
+) -> list[catalog.BenchTask]:
+    """`read` for tasks that lie elsewhere than in files; `where` is the whole of them."""
     tasks: list[catalog.BenchTask] = []
     first_error: InputError | None = None
-    for path in task_files(data_dir):
+    for source in sources:
         try:
-            parsed = _read_file(path, benchmark)
+            parsed = _read_source(source, benchmark)
         except InputError as error:
             if not skip_bad:
                 raise
@@ -146,14 +187,14 @@ def read(
             continue
         if parsed.dropped:
             on_skip(
-                f"{path}: dropped {len(parsed.dropped)} of"
+                f"{source.where}: dropped {len(parsed.dropped)} of"
                 f" {len(parsed.dropped) + parsed.spec.num_examples} instances that have a blank"
                 f" input or no reference but blanks (first: '{parsed.dropped[0]}')."
             )
-        load = functools.partial(_load, path, parsed.digest, benchmark)
+        load = functools.partial(_load, source, parsed.digest, benchmark)
         tasks.append(catalog.BenchTask(parsed.spec, load, parsed.digest))
     if not tasks and first_error is not None:
-        raise InputError(f"{data_dir}: every task file is bad. The first: {first_error}")
+        raise InputError(f"{where}: every task file is bad. The first: {first_error}")
     catalog.Catalog(task.spec for task in tasks)
     return tasks
 
@@ -226,17 +267,27 @@ class _Parsed:
     dropped: tuple[str, ...]
 
 
-def _load(path: pathlib.Path, digest: str, benchmark: str) -> catalog.TaskContent:
-    parsed = _read_file(path, benchmark)
+def _load(source: TaskSource, digest: str, benchmark: str) -> catalog.TaskContent:
+    parsed = _read_source(source, benchmark)
     if parsed.digest != digest:
         raise InputError(
-            f"{path}: the file changed while it was being used (sha256 {parsed.digest[:12]}, was"
-            f" {digest[:12]}). Run the command again."
+            f"{source.where}: the file changed while it was being used (sha256"
+            f" {parsed.digest[:12]}, was {digest[:12]}). Run the command again."
         )
     return parsed.content
 
 
-def _read_file(path: pathlib.Path, benchmark: str) -> _Parsed:
+def _read_source(source: TaskSource, benchmark: str) -> _Parsed:
+    task, digest = source.read()
+    return _parse(source, task, digest, benchmark)
+
+
+def read_json(path: pathlib.Path) -> tuple[Mapping[str, Any], str]:
+    """A task file as it is, and the sha256 of its bytes; its fields are not checked.
+
+    Raises:
+        InputError: the file cannot be read, or holds no JSON object in UTF-8.
+    """
     data = _bytes(path)
     if not data.strip():
         raise InputError(f"{path}: the file is empty, expected a task in JSON. Fetch it again.")
@@ -253,13 +304,14 @@ def _read_file(path: pathlib.Path, benchmark: str) -> _Parsed:
     except ValueError as error:
         raise InputError(f"{path}: not a task that can be read: {error}.") from error
     if not isinstance(task, dict):
-        raise _bad(path, "", task, "an object with 'Definition', 'Instances', ...")
+        raise _bad(str(path), "", task, "an object with 'Definition', 'Instances', ...")
     if "\\ud" in text.casefold():
         _check_surrogates(path, task)
-    return _parse(path, task, hashlib.sha256(data).hexdigest(), benchmark)
+    return task, hashlib.sha256(data).hexdigest()
 
 
-def _parse(path: pathlib.Path, task: Mapping[str, Any], digest: str, benchmark: str) -> _Parsed:
+def _parse(source: TaskSource, task: Mapping[str, Any], digest: str, benchmark: str) -> _Parsed:
+    path = source.where
     lists = {name: _text_list(path, task, name, needed) for name, needed in _TEXT_LISTS.items()}
     category = taxonomy.canonical_category(lists["Categories"][0], f"{path}: field 'Categories'")
     extended = EXTENSION in task
@@ -276,8 +328,8 @@ def _parse(path: pathlib.Path, task: Mapping[str, Any], digest: str, benchmark: 
     if labels:
         records = [dataclasses.replace(r, options=labels) for r in records]
     spec = catalog.TaskSpec(
-        name=catalog.task_name(benchmark, path.stem),
-        original_name=path.stem,
+        name=catalog.task_name(benchmark, source.name),
+        original_name=source.name,
         benchmark=benchmark,
         category=category,
         instruction_kind=kind,
@@ -287,7 +339,7 @@ def _parse(path: pathlib.Path, task: Mapping[str, Any], digest: str, benchmark: 
         output_languages=lists["Output_language"],
         licence=", ".join(lists["Instance License"]) or "Unknown",
         num_examples=len(records),
-        path=str(path),
+        path=path,
         num_dropped=len(dropped),
     )
     content = catalog.TaskContent(
@@ -296,7 +348,7 @@ def _parse(path: pathlib.Path, task: Mapping[str, Any], digest: str, benchmark: 
     return _Parsed(spec, content, digest, tuple(dropped))
 
 
-def _extension(path: pathlib.Path, task: Mapping[str, Any]) -> tuple[str, str]:
+def _extension(path: str, task: Mapping[str, Any]) -> tuple[str, str]:
     """Instruction kind and metric of a file that extends the schema."""
     kind, metric = task[EXTENSION], task.get("Metric", METRIC)
     if kind not in catalog.INSTRUCTION_KINDS:
@@ -306,7 +358,7 @@ def _extension(path: pathlib.Path, task: Mapping[str, Any]) -> tuple[str, str]:
     return kind, metric
 
 
-def _definitions(path: pathlib.Path, task: Mapping[str, Any], needed: bool) -> list[str]:
+def _definitions(path: str, task: Mapping[str, Any], needed: bool) -> list[str]:
     value = _field(path, task, "Definition")
     # Releases before the second, and Tk-Instruct's reader, know a plain string too.
     texts = [value] if isinstance(value, str) else value
@@ -320,7 +372,7 @@ def _definitions(path: pathlib.Path, task: Mapping[str, Any], needed: bool) -> l
     return [text.strip() for text in texts]
 
 
-def _demonstration(path: pathlib.Path, field: str, row: Any) -> record.Demonstration:
+def _demonstration(path: str, field: str, row: Any) -> record.Demonstration:
     row = _object(path, field, row)
     texts = {name: row.get(name) for name in ("input", "output")}
     texts["explanation"] = row.get("explanation", "")
@@ -331,7 +383,7 @@ def _demonstration(path: pathlib.Path, field: str, row: Any) -> record.Demonstra
 
 
 def _records(
-    path: pathlib.Path, rows: Sequence[Any], extended: bool, needs_input: bool
+    path: str, rows: Sequence[Any], extended: bool, needs_input: bool
 ) -> tuple[list[record.Record], list[str]]:
     """Usable instances, and the ids of the dropped ones."""
     records: list[record.Record] = []
@@ -370,7 +422,7 @@ def _records(
 
 
 def _options(
-    path: pathlib.Path, field: str, row: Mapping[str, Any], references: Sequence[str]
+    path: str, field: str, row: Mapping[str, Any], references: Sequence[str]
 ) -> tuple[str, ...]:
     """An instance's own options, () if it has none; one of them must be right."""
     options = row.get("options", [])
@@ -381,7 +433,7 @@ def _options(
     return tuple(options)
 
 
-def _rows(path: pathlib.Path, task: Mapping[str, Any], name: str) -> list[Any]:
+def _rows(path: str, task: Mapping[str, Any], name: str) -> list[Any]:
     value = _field(path, task, name)
     if not isinstance(value, list):
         raise _bad(path, name, value, "a list of objects")
@@ -390,9 +442,7 @@ def _rows(path: pathlib.Path, task: Mapping[str, Any], name: str) -> list[Any]:
     return value
 
 
-def _text_list(
-    path: pathlib.Path, task: Mapping[str, Any], name: str, needed: bool
-) -> tuple[str, ...]:
+def _text_list(path: str, task: Mapping[str, Any], name: str, needed: bool) -> tuple[str, ...]:
     if name not in task and not needed:
         return ()
     value = _field(path, task, name)
@@ -404,7 +454,7 @@ def _text_list(
     return texts
 
 
-def _field(path: pathlib.Path, task: Mapping[str, Any], name: str) -> Any:
+def _field(path: str, task: Mapping[str, Any], name: str) -> Any:
     if name not in task:
         found = ", ".join(sorted(task)[:8]) or "no field at all"
         raise InputError(
@@ -414,21 +464,21 @@ def _field(path: pathlib.Path, task: Mapping[str, Any], name: str) -> Any:
     return task[name]
 
 
-def _object(path: pathlib.Path, field: str, row: Any) -> Mapping[str, Any]:
+def _object(path: str, field: str, row: Any) -> Mapping[str, Any]:
     if not isinstance(row, dict):
         raise _bad(path, field, row, "an object")
     return row
 
 
 def _missing_or_bad(
-    path: pathlib.Path, field: str, row: Mapping[str, Any], name: str, expected: str
+    path: str, field: str, row: Mapping[str, Any], name: str, expected: str
 ) -> InputError:
     if name in row:
         return _bad(path, f"{field}.{name}", row[name], expected)
     return InputError(f"{path}: field '{field}.{name}' is missing; add {expected}.")
 
 
-def _bad(path: pathlib.Path, field: str, value: Any, expected: str) -> InputError:
+def _bad(path: str, field: str, value: Any, expected: str) -> InputError:
     shown = json.dumps(value, ensure_ascii=False)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     where = f"field '{field}'" if field else "the file"

@@ -1,0 +1,200 @@
+"""Reads data sets that lie as plain rows: JSONL or Parquet, one file a split.
+
+    rows/super_glue/copa/train.jsonl        {"premise": "...", "choice1": "...", "label": 0}
+    rows/super_glue/copa/validation.parquet
+
+Benchmarks that are templates (PromptSource, FLAN) or plain pairs (ExMix, T5) have no format for
+the data itself; these two are what the libraries of data sets export. Rows stream: a file is never
+held in memory. `pyarrow` is imported only where a Parquet file is read.
+
+Left out: compressed files, and more than one file a split.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from optiml_jax.bench import record
+from optiml_jax.errors import InputError, unknown
+
+SPLITS = ("train", "validation", "test")
+SUFFIXES = (".jsonl", ".parquet")
+ALIASES = {"dev": "validation"}
+
+_CHUNK_BYTES = 1 << 20
+
+
+def split_files(folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
+    """The row files of a folder by split, in the order of `SPLITS`; {} if there is none.
+
+    Files with other endings are not looked at.
+
+    Raises:
+        InputError: the folder cannot be read, a row file has the name of no split, or two files
+            have the rows of one.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
+    found: dict[str, pathlib.Path] = {}
+    for name in names:
+        path = pathlib.Path(folder, name)
+        # Editors and file managers leave hidden files beside the real ones.
+        if path.suffix not in SUFFIXES or name.startswith("."):
+            continue
+        split = ALIASES.get(path.stem, path.stem)
+        if split not in SPLITS:
+            raise unknown("split", path.stem, (*SPLITS, *ALIASES), f"{path}: its name")
+        if split in found:
+            raise InputError(
+                f"{folder}: '{found[split].name}' and '{name}' both hold the split '{split}'."
+                " Remove one."
+            )
+        found[split] = path
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a `.jsonl` or `.parquet` file, one by one.
+
+    Blank lines of a JSONL file are no rows.
+
+    Raises:
+        InputError: the file cannot be read, or a line is not UTF-8, not JSON or not an object.
+    """
+    return _parquet(path) if pathlib.Path(path).suffix == ".parquet" else _jsonl(path)
+
+
+def records(files: Mapping[str, str | os.PathLike[str]]) -> Iterator[record.Record]:
+    """Each row of each split as the fields of a record.
+
+    Args:
+        files: by split, as `split_files` gives them.
+
+    Example:
+        The third row of `validation.jsonl` has the id "validation-2" and, like all rows that are
+        not of the training split, the key `record.HELD_OUT` in its metadata.
+    """
+    for split, path in files.items():
+        metadata = {} if split == "train" else {record.HELD_OUT: split}
+        for number, row in enumerate(read(path)):
+            yield record.Record(f"{split}-{number}", metadata=metadata, fields=row)
+
+
+def count(path: str | os.PathLike[str]) -> int:
+    """Number of rows of a file, without parsing them."""
+    if pathlib.Path(path).suffix == ".parquet":
+        return _open_parquet(path).metadata.num_rows
+    return sum(1 for line in _lines(path) if line.strip())
+
+
+def digest(paths: Iterable[str | os.PathLike[str]], *more: str) -> str:
+    """Hexadecimal sha256 of the files' names and bytes, and of further text."""
+    total = hashlib.sha256()
+
+    def add(part: bytes) -> None:
+        # With its length first, so that no two lists of parts read the same.
+        total.update(len(part).to_bytes(8, "big") + part)
+
+    for path in paths:
+        content = hashlib.sha256()
+        try:
+            with open(path, "rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    content.update(chunk)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        add(pathlib.Path(path).name.encode())
+        add(content.digest())
+    for text in more:
+        add(text.encode())
+    return total.hexdigest()
+
+
+def _jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_lines(path), start=1):
+        if line.strip():
+            yield _row(line, f"{path}:{number}")
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where}: not UTF-8 at byte {error.start} (0x{line[error.start]:02x}) of the line."
+            " Save the file as UTF-8."
+        ) from error
+    try:
+        row = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{where}: not JSON at column {error.colno}: {error.msg}. Each line must be one object;"
+            " correct the line or fetch the file again."
+        ) from error
+    except RecursionError as error:
+        raise InputError(f"{where}: not a row: its JSON is nested too deeply.") from error
+    except ValueError as error:
+        raise InputError(f"{where}: not a row that can be read: {error}.") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: the line is {text.strip():.60}, expected an object (a row).")
+    if "\\ud" in text.casefold():
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{where}: the row holds half of a surrogate pair, which is no character"
+                f" (\\u{ord(error.object[error.start]):04x}). Correct the line."
+            ) from error
+    return row
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    try:
+        with open(path, "rb") as file:
+            yield from file
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _parquet(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    file = _open_parquet(path)
+    import pyarrow
+
+    try:
+        for batch in file.iter_batches(batch_size=1024):
+            yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _bad_parquet(path, error) from error
+
+
+def _open_parquet(path: str | os.PathLike[str]) -> Any:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError(
+            f"{path}: reading Parquet needs pyarrow, which is not installed. Run `pip install"
+            " pyarrow`, or save the rows as JSONL."
+        ) from error
+    try:
+        return parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as error:
+        raise _bad_parquet(path, error) from error
+    except OSError as error:
+        raise _unreadable(path, error) if error.strerror else _bad_parquet(path, error) from error
+
+
+def _bad_parquet(path: str | os.PathLike[str], error: Exception) -> InputError:
+    return InputError(f"{path}: not Parquet that can be read: {error}. Fetch the file again.")
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
+    return InputError(
+        f"{path}: cannot be read ({error.strerror}). Check that the file is there and its"
+        " permissions."
+    )

@@ -1,0 +1,142 @@
+"""Texts that train whole, without instructions: dialogues and plain text.
+
+`dialogue` and `replay` say how a file becomes texts; each file is one task, named by its path below
+the folder. A text is its record's only reference and the input is empty, so that loss is on all of
+it (`instruction_kind` "text"). Nothing is held out: such text is not evaluated.
+
+Rows without text are dropped, counted and reported.
+
+Source: OPT-IML (arXiv 2212.12017) §3.1, Table 6; §4.5, §4.7.
+"""
+
+import dataclasses
+import functools
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+
+from optiml_jax.bench import catalog, record, taxonomy
+from optiml_jax.bench.sources import rows
+from optiml_jax.errors import InputError
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """One text; `id` is unique within its file, `text` blank where a row has none."""
+
+    id: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a benchmark's files become texts.
+
+    Attributes:
+        category: of all its tasks.
+        expected: the files, for messages.
+        suffixes: of the files that are read; others are not looked at.
+        texts: file -> its texts, in order.
+    """
+
+    category: str
+    expected: str
+    suffixes: tuple[str, ...]
+    texts: Callable[[pathlib.Path], Iterator[Text]]
+
+
+def read(
+    data_dir: str | os.PathLike[str],
+    benchmark: str,
+    form: Format,
+    skip_bad: bool = False,
+    on_skip: Callable[[str], None] = _logger.warning,
+) -> list[catalog.BenchTask]:
+    """A task for each file in a folder and the folders below it, in the order of their names.
+
+    Raises:
+        InputError: no folder, no file, a bad file (unless `skip_bad`), or two of one name.
+    """
+    folder = pathlib.Path(data_dir)
+    if not folder.is_dir():
+        problem = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"data_dir '{folder}' {problem}. Expected a folder with {form.expected}.")
+    paths = [path for path in sorted(folder.rglob("*")) if _is_read(path, folder, form)]
+    if not paths:
+        raise InputError(f"data_dir '{folder}' has no such file. Expected {form.expected}.")
+    made: list[catalog.BenchTask] = []
+    first_error: InputError | None = None
+    for path in paths:
+        try:
+            made.append(_bench_task(path, folder, benchmark, form, on_skip))
+        except InputError as error:
+            if not skip_bad:
+                raise
+            first_error = first_error or error
+            on_skip(f"skipped: {error}")
+    if not made:
+        raise InputError(f"{data_dir}: every file is bad. The first: {first_error}")
+    catalog.Catalog(task.spec for task in made)
+    return made
+
+
+def _is_read(path: pathlib.Path, folder: pathlib.Path, form: Format) -> bool:
+    is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix in form.suffixes and path.is_file() and not is_hidden
+
+
+def _bench_task(
+    path: pathlib.Path,
+    folder: pathlib.Path,
+    benchmark: str,
+    form: Format,
+    on_skip: Callable[[str], None],
+) -> catalog.BenchTask:
+    name = path.relative_to(folder).with_suffix("").as_posix()
+    num_examples = num_dropped = 0
+    ids: set[str] = set()
+    for one in form.texts(path):
+        if one.id in ids:
+            raise InputError(f"{path}: the id '{one.id}' is there twice. Rename or remove one.")
+        ids.add(one.id)
+        has_text = bool(one.text.strip())
+        num_examples += has_text
+        num_dropped += not has_text
+    if not num_examples:
+        raise InputError(f"{path}: the file has no text. Correct or remove it.")
+    if num_dropped:
+        on_skip(f"{path}: dropped {num_dropped} of {num_dropped + num_examples} rows without text.")
+    spec = catalog.TaskSpec(
+        name=catalog.task_name(benchmark, name),
+        original_name=name,
+        benchmark=benchmark,
+        category=taxonomy.canonical_category(form.category),
+        instruction_kind="text",
+        sources=(name,),
+        metric="rouge_l",
+        input_languages=(),
+        output_languages=(),
+        licence="Unknown",
+        num_examples=num_examples,
+        path=str(path),
+        num_dropped=num_dropped,
+    )
+    digest = rows.digest([path])
+    return catalog.BenchTask(spec, functools.partial(_load, path, form, digest), digest)
+
+
+def _load(path: pathlib.Path, form: Format, digest: str) -> catalog.TaskContent:
+    if (now := rows.digest([path])) != digest:
+        raise InputError(
+            f"{path}: the file changed while it was being used (sha256 {now[:12]}, was"
+            f" {digest[:12]}). Run the command again."
+        )
+    records = (
+        record.Record(one.id, references=(one.text,))
+        for one in form.texts(path)
+        if one.text.strip()
+    )
+    return catalog.TaskContent("", (), tuple(records))

@@ -1,0 +1,87 @@
+"""What `optiml inspect --catalog` knows: OPT-IML Bench's table, without a store and without data.
+
+Neighbours: `inspect` has the flags, `inspect_tables` shows what is returned here,
+`bench.catalog_table` reads the table. Nothing here prints.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optiml_jax import errors
+
+# setup.py maps the folder tasks/ to this name, which pyright does not know.
+from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeAccessIssue]
+from optiml_jax.bench import catalog_table, splits, taxonomy
+from optiml_jax.main.inspect_content import Filters
+
+TABLE = pathlib.Path(declarations.__file__).parent / "tables" / "catalog.tsv"
+COUNTS = (*splits.ROLES, "opt_iml", "opt_iml_max")
+
+
+def table_content(split: str | None, filters: Filters) -> dict[str, Any]:
+    """The tasks that pass the filters, and how many there are by benchmark, level and category.
+
+    Args:
+        split: gives roles and levels; `opt_iml` when None.
+
+    Raises:
+        InputError: the table has no roles of this split, or nothing passes the filters.
+    """
+    split = catalog_table.SPLITS[0] if split is None else split
+    if split not in catalog_table.SPLITS:
+        raise errors.unknown("split", split, catalog_table.SPLITS, "--split")
+    if filters.benchmark in set(declarations.BENCHMARKS) - set(catalog_table.BENCHMARKS):
+        raise errors.InputError(
+            f"benchmark '{filters.benchmark}' is not part of OPT-IML Bench."
+            f" --catalog={filters.benchmark} shows its own tasks."
+        )
+    rows = [_task(row, split) for row in catalog_table.read(TABLE).values()]
+    kept = filters.apply(rows, lambda row: row, "the catalog")
+    return {
+        "split": split,
+        **_counts(kept),
+        "benchmarks": _grouped(kept, "benchmark", catalog_table.BENCHMARKS),
+        "levels": _grouped(kept, "level", splits.LEVELS),
+        "categories": _grouped(kept, "category", taxonomy.CATEGORIES),
+        "tasks": kept,
+    }
+
+
+def _task(row: catalog_table.Row, split: str) -> dict[str, Any]:
+    role, level = row.role_and_level(split)
+    reason = row.dropped_because or (row.opt_iml_reason if split == "opt_iml" else "")
+    return {
+        "name": row.name,
+        "benchmark": row.benchmark,
+        "original_name": row.original_name,
+        "category": row.category,
+        "role": role,
+        "level": level,
+        "reason": reason,
+        "metric": row.metric,
+        "answer": row.answer,
+        "instruction_kind": row.instruction_kind,
+        "sources": list(row.sources),
+        "languages": list(row.languages),
+        "licence": row.licence or None,
+        "duplicate_of": row.duplicate_of or None,
+        "opt_iml": row.opt_iml,
+        "opt_iml_max": row.opt_iml_max,
+    }
+
+
+def _grouped(
+    rows: Sequence[Mapping[str, Any]], key: str, order: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Counts of each group that has a task, the named ones in their order."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return {name: _counts(groups[name]) for name in order if name in groups}
+
+
+def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    counts = {"num_tasks": len(rows)}
+    counts |= {role: sum(row["role"] == role for row in rows) for role in splits.ROLES}
+    return counts | {name: sum(row[name] for row in rows) for name in COUNTS if name not in counts}

@@ -1,0 +1,26 @@
+"""ExMix: the 14 tasks (10 data sets) that OPT-IML collected anew, each with a sentence of ours.
+
+Source: Aribandi et al. 2021 (arXiv 2111.10952); OPT-IML (arXiv 2212.12017) A.1.
+"""
+
+import pathlib
+
+from optiml_jax.bench.sources import plain_pairs, text_pairs
+
+from .declaration import Benchmark, ReadResult, Request
+
+TABLE = pathlib.Path(__file__).parent / "tables" / "exmix.tsv"
+
+
+def _read(request: Request) -> ReadResult:
+    found = text_pairs.read(
+        request.folder(), "exmix", TABLE, plain_pairs.EXMIX, request.skip_bad, request.on_skip
+    )
+    return ReadResult(found, elsewhere=text_pairs.elsewhere(found, TABLE, plain_pairs.EXMIX))
+
+
+BENCHMARK = Benchmark(
+    name="exmix",
+    summary="<task>/{train,validation,test}.tsv, .jsonl or .parquet with inputs and targets",
+    read=_read,
+)

@@ -1,0 +1,26 @@
+"""T5: the seven tasks that OPT-IML keeps of it, each with a sentence of ours.
+
+Source: Raffel et al. 2019 (arXiv 1910.10683); OPT-IML (arXiv 2212.12017) A.1.
+"""
+
+import pathlib
+
+from optiml_jax.bench.sources import plain_pairs, text_pairs
+
+from .declaration import Benchmark, ReadResult, Request
+
+TABLE = pathlib.Path(__file__).parent / "tables" / "t5.tsv"
+
+
+def _read(request: Request) -> ReadResult:
+    found = text_pairs.read(
+        request.folder(), "t5", TABLE, plain_pairs.T5, request.skip_bad, request.on_skip
+    )
+    return ReadResult(found, elsewhere=text_pairs.elsewhere(found, TABLE, plain_pairs.T5))
+
+
+BENCHMARK = Benchmark(
+    name="t5",
+    summary="<task>/{train,validation,test}.tsv, .jsonl or .parquet with inputs and targets",
+    read=_read,
+)

@@ -1,0 +1,1 @@
+"""Super-NaturalInstructions for TensorFlow Datasets."""

@@ -60,6 +60,9 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12",
+        # Rows of data sets in Parquet; templates in YAML.
+        "pyarrow>=16",
+        "pyyaml>=6",
         "rich>=13",
         "rouge-score>=0.1.2",
         "scipy>=1.13",

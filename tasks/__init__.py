@@ -23,6 +23,7 @@ from . import (
     exmix,
     flan,
     mini,
+    promptsource,
     reasoning,
     replay,
     super_natural_instructions,
@@ -36,6 +37,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     for module in (
         mini,
         super_natural_instructions,
+        promptsource,
         crossfit,
         flan,
         exmix,
@@ -92,7 +94,8 @@ def read(
             f"--tfds_data_dir: TensorFlow Datasets has no data of benchmark '{name}', only of"
             f" {able}. Leave it out."
         )
-    if data_dir is None and declared.needs_data and not (declared.tfds and tfds_data_dir):
+    by_tfds = declared.tfds and not declared.needs_folder and tfds_data_dir is not None
+    if data_dir is None and declared.needs_data and not by_tfds:
         raise errors.InputError(
             f"benchmark '{name}' needs --data_dir=DIR: {declared.summary}. Without data of your"
             " own, start with the embedded benchmark: `optiml prepare mini --out=STORE`."

@@ -41,6 +41,12 @@ class Request:
         assert self.tfds_data_dir is not None
         return self.tfds_data_dir
 
+    def has_files(self, task: str) -> bool:
+        """True if `data_dir` has rows of this task's own, which go before TFDS's."""
+        if self.data_dir is None:
+            return False
+        return any((self.data_dir / part / task).is_dir() for part in ("rows", "data", "."))
+
     def wants(self, *names: str) -> bool:
         """True if a task with one of these names is asked for."""
         return not self.only or any(
@@ -72,6 +78,7 @@ class Benchmark:
         read: what is in the folder, or in TFDS's. `only` need not be kept to: tasks that are not
             wanted are dropped behind it.
         tfds: True if TFDS may have data of it.
+        needs_folder: True if TFDS's data are not enough: templates lie in the folder.
         max_train_examples: random examples kept per task (OPT-IML §2.1).
         default_split: the split that its tasks are prepared under when none is named.
         needs_data: False if the package itself has the tasks.
@@ -84,3 +91,4 @@ class Benchmark:
     default_split: str = "opt_iml"
     needs_data: bool = True
     tfds: bool = False
+    needs_folder: bool = False

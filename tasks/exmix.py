@@ -7,20 +7,24 @@ import pathlib
 
 from optiml_jax.bench.sources import plain_pairs, text_pairs
 
+from . import tfds_tasks
 from .declaration import Benchmark, ReadResult, Request
 
 TABLE = pathlib.Path(__file__).parent / "tables" / "exmix.tsv"
 
 
 def _read(request: Request) -> ReadResult:
+    others = tfds_tasks.rows_of("exmix", request)
+    form = plain_pairs.EXMIX
     found = text_pairs.read(
-        request.folder(), "exmix", TABLE, plain_pairs.EXMIX, request.skip_bad, request.on_skip
+        request.data_dir, "exmix", TABLE, form, request.skip_bad, request.on_skip, others
     )
-    return ReadResult(found, elsewhere=text_pairs.elsewhere(found, TABLE, plain_pairs.EXMIX))
+    return ReadResult(found, elsewhere=text_pairs.elsewhere(found, TABLE, form))
 
 
 BENCHMARK = Benchmark(
     name="exmix",
     summary="<task>/{train,validation,test}.tsv, .jsonl or .parquet with inputs and targets",
     read=_read,
+    tfds=True,
 )

@@ -8,15 +8,17 @@ import pathlib
 
 from optiml_jax.bench.sources import flan
 
+from . import tfds_tasks
 from .declaration import Benchmark, ReadResult, Request
 
 TABLE = pathlib.Path(__file__).parent / "tables" / "flan.tsv"
 
 
 def _read(request: Request) -> ReadResult:
-    return ReadResult(
-        flan.read(request.folder(), flan.read_table(TABLE), request.skip_bad, request.on_skip)
-    )
+    table = flan.read_table(TABLE)
+    others = tfds_tasks.rows_of(flan.BENCHMARK, request)
+    found = flan.read(request.folder(), table, request.skip_bad, request.on_skip, others)
+    return ReadResult(found)
 
 
 BENCHMARK = Benchmark(

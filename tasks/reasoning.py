@@ -8,21 +8,22 @@ import pathlib
 
 from optiml_jax.bench.sources import reasoning
 
+from . import tfds_tasks
 from .declaration import Benchmark, ReadResult, Request
 
 TABLE = pathlib.Path(__file__).parent / "tables" / "reasoning.tsv"
 
 
 def _read(request: Request) -> ReadResult:
-    return ReadResult(
-        reasoning.read(
-            request.folder(), reasoning.read_table(TABLE), request.skip_bad, request.on_skip
-        )
-    )
+    table = reasoning.read_table(TABLE)
+    others = tfds_tasks.rows_of(reasoning.BENCHMARK, request)
+    found = reasoning.read(request.data_dir, table, request.skip_bad, request.on_skip, others)
+    return ReadResult(found)
 
 
 BENCHMARK = Benchmark(
     name=reasoning.BENCHMARK,
     summary="a folder with <set>_train.tsv as in FLAN's cot_data, or <set>.jsonl, for each set",
     read=_read,
+    tfds=True,
 )

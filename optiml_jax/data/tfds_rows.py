@@ -30,6 +30,7 @@ class TfdsRows:
         data_dir: TFDS's folder.
         names: our split -> TFDS's.
         files: of each split, for the digest.
+        counts: rows of each split.
         metadata: what the data set keeps beside its rows.
     """
 
@@ -37,6 +38,7 @@ class TfdsRows:
     data_dir: str
     names: Mapping[str, str]
     files: Mapping[str, tuple[str, ...]]
+    counts: Mapping[str, int]
     metadata: Mapping[str, Any]
 
     @functools.cached_property
@@ -127,6 +129,7 @@ def open_rows(
             ours: tuple(os.fspath(path) for path in builder.info.splits[theirs].filepaths)
             for ours, theirs in splits.items()
         },
+        counts={ours: builder.info.splits[theirs].num_examples for ours, theirs in splits.items()},
         metadata=dict(builder.info.metadata or {}),
     )
 

@@ -13,14 +13,14 @@ import sys
 from absl import app
 from tensorflow_datasets.scripts.cli import build, cli_utils
 
-from optiml_jax.tasks.tfds_builders.super_natural_instructions import (  # noqa: F401  # registers
+from .super_natural_instructions import (  # noqa: F401  # known to TFDS once imported
     super_natural_instructions_dataset_builder,
 )
 
 
 def main() -> None:
     """Parses flags as `tfds build` does, and builds."""
-    parse = cli_utils.make_flags_parser(build.Args, description=build.Args.__doc__)
+    parse = cli_utils.make_flags_parser(build.Args, description="tfds build")
     app.run(lambda args: args.execute(), flags_parser=parse)
 
 

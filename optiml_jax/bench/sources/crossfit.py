@@ -62,7 +62,7 @@ def _pairs(task: TableTask, parts: Sequence[Part]) -> Iterator[Pair]:
         for part in parts:
             if part.split != split:
                 continue
-            for number, (where, cells) in enumerate(tsv_lines(part.path)):
+            for number, (where, cells) in enumerate(tsv_lines(part.file)):
                 text = cells[0].strip()
                 key = hashlib.blake2b(text.encode(), digest_size=12).digest()
                 # Within a file, equal inputs are rows that the release repeats.

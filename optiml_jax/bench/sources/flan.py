@@ -35,6 +35,7 @@ import json
 import logging
 import os
 import pathlib
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -120,10 +121,12 @@ def read(
     table: Mapping[str, TaskRow],
     skip_bad: bool = False,
     on_skip: Callable[[str], None] = _logger.warning,
+    others: Mapping[str, Mapping[str, rows.Rows]] = types.MappingProxyType({}),
 ) -> list[catalog.BenchTask]:
     """The tasks of a folder that have rows, in the order of their names.
 
     Args:
+        others: task -> split -> rows that lie elsewhere, of tasks that the folder has not.
         skip_bad: leave out tasks that are not as they must be, instead of stopping.
         on_skip: told, in one sentence each, what was left out: tasks under `skip_bad`, rows
             without an answer or beyond the cap, and how many templates.
@@ -137,9 +140,10 @@ def read(
     tasks: list[catalog.BenchTask] = []
     first_error: InputError | None = None
     num_inverted = num_surplus = 0
-    for path in task_folders(folder):
+    places = task_places(folder, others)
+    for name in sorted(places):
         try:
-            one = _Source.open(path, patterns, table, folder / "templates.json")
+            one = _Source.open(name, places[name], patterns, table, folder / "templates.json")
             parsed, num_beyond = one.check()
         except InputError as error:
             if not skip_bad:
@@ -149,9 +153,11 @@ def read(
             continue
         if dropped := parsed.spec.num_dropped:
             total = dropped + parsed.spec.num_examples + num_beyond
-            on_skip(f"{path}: dropped {dropped} of {total} rows, which have no answer.")
+            on_skip(f"{one.where}: dropped {dropped} of {total} rows, which have no answer.")
         if num_beyond:
-            on_skip(f"{path}: left out {num_beyond} training rows beyond {MAX_TRAIN_EXAMPLES}.")
+            on_skip(
+                f"{one.where}: left out {num_beyond} training rows beyond {MAX_TRAIN_EXAMPLES}."
+            )
         num_inverted += one.num_inverted
         num_surplus += one.num_surplus
         tasks.append(parsed)
@@ -216,33 +222,41 @@ def read_patterns(path: pathlib.Path) -> Mapping[str, Any]:
     return found
 
 
-def task_folders(data_dir: pathlib.Path) -> list[pathlib.Path]:
-    """The folders under rows/, by name.
+def task_places(
+    data_dir: pathlib.Path, others: Mapping[str, Mapping[str, rows.Rows]]
+) -> dict[str, pathlib.Path | Mapping[str, rows.Rows]]:
+    """Task -> its folder under rows/, or its rows that lie elsewhere.
 
     Raises:
         InputError: there is none.
     """
     parent = data_dir / "rows"
+    expected = (
+        "FLAN needs the data sets' rows as rows/<task>/{train,validation,test}.{jsonl,parquet}, or"
+        " TensorFlow Datasets' with --tfds_data_dir=DIR."
+    )
+    if not parent.is_dir():
+        if others:
+            return dict(others)
+        problem = "is a file, not a folder" if parent.exists() else "does not exist"
+        raise InputError(f"{parent}: {problem}. {expected}")
     try:
         names = sorted(os.listdir(parent))
     except OSError as error:
-        raise InputError(
-            f"{parent}: cannot be read ({error.strerror}). FLAN needs the data sets' rows as"
-            " rows/<task>/{train,validation,test}.{jsonl,parquet}."
-        ) from error
-    found = [parent / n for n in names if not n.startswith(".") and (parent / n).is_dir()]
-    if not found:
-        raise InputError(f"{parent}: holds no folder. Add rows/<task>/train.jsonl, for one.")
-    return found
+        raise InputError(f"{parent}: cannot be read ({error.strerror}). {expected}") from error
+    found = {n: parent / n for n in names if not n.startswith(".") and (parent / n).is_dir()}
+    if not found and not others:
+        raise InputError(f"{parent}: holds no folder. {expected}")
+    return {**others, **found}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
     """Where one task's text is, checked as far as it goes without its rows."""
 
-    path: pathlib.Path
+    where: str
     row: TaskRow
-    files: Mapping[str, pathlib.Path]
+    files: Mapping[str, rows.Place]
     templates: tuple[flan_templates.Template, ...]
     pairs: Sequence[Any]
     num_inverted: int
@@ -251,16 +265,19 @@ class _Source:
     @classmethod
     def open(
         cls,
-        path: pathlib.Path,
+        name: str,
+        place: pathlib.Path | Mapping[str, rows.Rows],
         patterns: Mapping[str, Any],
         table: Mapping[str, TaskRow],
         templates_path: pathlib.Path,
     ) -> "_Source":
-        if path.name not in table:
-            raise unknown("FLAN task", path.name, table, f"{path}: the folder's name")
-        row = table[path.name]
+        is_folder = isinstance(place, pathlib.Path)
+        at = str(place) if is_folder else ", ".join(map(str, place.values()))
+        if name not in table:
+            raise unknown("FLAN task", name, table, f"{at}: the folder's name")
+        row = table[name]
         if row.templates not in patterns:
-            raise unknown("task", row.templates, patterns, f"{templates_path}, for {path}")
+            raise unknown("task", row.templates, patterns, f"{templates_path}, for {at}")
         pairs = patterns[row.templates]
         where = f"{templates_path}, '{row.templates}'"
         every = flan_templates.parse(pairs, where)
@@ -268,16 +285,16 @@ class _Source:
         if not kept:
             raise InputError(
                 f"{where}: all {len(every)} templates are inverted (they ask for something else"
-                f" than the answer). Add one that asks for it, or remove {path}."
+                f" than the answer). Add one that asks for it, or remove {at}."
             )
-        files = rows.split_files(path)
+        files = rows.split_files(place) if is_folder else place
         if not files:
             raise InputError(
-                f"{path}: holds no rows. Expected train.jsonl, validation.jsonl or test.jsonl (or"
+                f"{at}: holds no rows. Expected train.jsonl, validation.jsonl or test.jsonl (or"
                 " .parquet)."
             )
         return cls(
-            path,
+            at,
             row,
             files,
             kept[:MAX_TEMPLATES],
@@ -305,7 +322,7 @@ class _Source:
         num_kept = min(num_train, MAX_TRAIN_EXAMPLES)
         if not num_train + num_evaluated:
             raise InputError(
-                f"{self.path}: none of its {num_rows} rows has an answer"
+                f"{self.where}: none of its {num_rows} rows has an answer"
                 f" ({sorted(flan_templates.answer_fields(self.templates))}). Add labelled rows."
             )
         row = self.row
@@ -321,7 +338,7 @@ class _Source:
             output_languages=row.languages,
             licence=row.licence or "Unknown",
             num_examples=num_kept + num_evaluated,
-            path=str(self.path),
+            path=self.where,
             num_dropped=num_rows - num_train - num_evaluated,
         )
         task = catalog.BenchTask(spec, functools.partial(_load, self, digest), digest)
@@ -331,7 +348,7 @@ class _Source:
 def _load(source: _Source, digest: str) -> catalog.TaskContent:
     if source.digest() != digest:
         raise InputError(
-            f"{source.path}: the rows changed while they were being used. Run the command again."
+            f"{source.where}: the rows changed while they were being used. Run the command again."
         )
     usable = (
         one

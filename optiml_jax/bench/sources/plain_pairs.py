@@ -49,14 +49,15 @@ def _parts(folder: pathlib.Path, name: str) -> list[Part]:
 
 def _pairs(task: TableTask, parts: Sequence[Part]) -> Iterator[Pair]:
     for part in parts:
-        for pair in _tsv(part) if part.path.suffix == ".tsv" else _objects(part):
+        is_tsv = isinstance(part.path, pathlib.Path) and part.path.suffix == ".tsv"
+        for pair in _tsv(part) if is_tsv else _objects(part):
             text = pair.input.removeprefix(task.more.get("prefix", ""))
             yield dataclasses.replace(pair, input=text.strip())
 
 
 def _tsv(part: Part) -> Iterator[Pair]:
     number = 0
-    for where, cells in tsv_lines(part.path):
+    for where, cells in tsv_lines(part.file):
         if number == 0 and cells == ["inputs", "targets"]:
             continue
         if len(cells) > 2:

@@ -24,7 +24,8 @@ import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from optiml_jax.bench import catalog, record, taxonomy
@@ -92,14 +93,17 @@ def read_table(path: pathlib.Path) -> dict[str, TaskRow]:
 
 
 def read(
-    data_dir: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None,
     table: Mapping[str, TaskRow],
     skip_bad: bool = False,
     on_skip: Callable[[str], None] = _logger.warning,
+    others: Mapping[str, Mapping[str, rows.Rows]] = types.MappingProxyType({}),
 ) -> list[catalog.BenchTask]:
     """The sets of a folder that have files, in the order of their names.
 
     Args:
+        data_dir: None where all rows are in `others`.
+        others: set -> split -> rows that lie elsewhere, of sets that the folder has not.
         skip_bad: leave out sets that are not as they must be, instead of stopping.
         on_skip: told, in one sentence each, what was left out: sets under `skip_bad`, and rows
             that lack something.
@@ -118,8 +122,11 @@ def read(
         first_error = first_error or error
         on_skip(f"skipped: {error}")
 
-    for name, files in set_files(pathlib.Path(data_dir), table, skip).items():
-        source = _Source(name, table[name], files)
+    places: dict[str, Mapping[str, pathlib.Path | rows.Rows]] = {**others}
+    if data_dir is not None:
+        places |= set_files(pathlib.Path(data_dir), table, skip)
+    for name in sorted(places):
+        source = _Source(name, table[name], places[name])
         try:
             task = source.check()
         except InputError as error:
@@ -204,13 +211,13 @@ class _Source:
 
     name: str
     row: TaskRow
-    files: Mapping[str, pathlib.Path]
+    files: Mapping[str, pathlib.Path | rows.Rows]
 
     @property
-    def path(self) -> pathlib.Path:
+    def path(self) -> str:
         """Its file, or the folder of several."""
         first, *others = self.files.values()
-        return first.parent if others else first
+        return str(first.parent if others and isinstance(first, pathlib.Path) else first)
 
     def digest(self) -> str:
         return rows.digest(self.files.values(), json.dumps(dataclasses.asdict(self.row)))
@@ -262,7 +269,7 @@ class _Source:
             output_languages=row.languages,
             licence=row.licence or "Unknown",
             num_examples=num_examples,
-            path=str(self.path),
+            path=self.path,
             num_dropped=num_rows - num_examples,
         )
         return catalog.BenchTask(spec, functools.partial(_load, self, digest), digest)
@@ -278,17 +285,20 @@ def _load(source: _Source, digest: str) -> catalog.TaskContent:
     return catalog.TaskContent(source.row.instruction, (), records)
 
 
-def solved_rows(path: pathlib.Path) -> Iterator[tuple[reasoning_forms.Solved, str]]:
+def solved_rows(path: pathlib.Path | rows.Rows) -> Iterator[tuple[reasoning_forms.Solved, str]]:
     """The rows of a file of any of `SUFFIXES`, each with its place for messages.
 
     Raises:
         InputError: the file cannot be read, or a row is not what its form has.
     """
-    if path.suffix == ".tsv":
+    if isinstance(path, pathlib.Path) and path.suffix == ".tsv":
         for where, line in _lines(path):
             yield reasoning_forms.from_cells(line.split("\t"), where), where
         return
-    plain = _json_list(path) if path.suffix == ".json" else rows.read(path)
+    if isinstance(path, pathlib.Path) and path.suffix == ".json":
+        plain: Iterable[dict[str, Any]] = _json_list(path)
+    else:
+        plain = rows.read(path)
     for number, row in enumerate(plain, start=1):
         where = f"{path}: row {number}"
         yield reasoning_forms.from_row(row, where), where

@@ -7,9 +7,13 @@ Benchmarks that are templates (PromptSource, FLAN) or plain pairs (ExMix, T5) ha
 the data itself; these two are what the libraries of data sets export. Rows stream: a file is never
 held in memory. `pyarrow` is imported only where a Parquet file is read.
 
+Rows may also lie elsewhere, in a data set of another library: `Rows` stands for one split of such,
+wherever a file could stand.
+
 Left out: compressed files, and more than one file a split.
 """
 
+import abc
 import hashlib
 import json
 import os
@@ -25,6 +29,26 @@ SUFFIXES = (".jsonl", ".parquet")
 ALIASES = {"dev": "validation"}
 
 _CHUNK_BYTES = 1 << 20
+
+
+class Rows(abc.ABC):
+    """The rows of one split that are in no file of the folder; `str` says where, for messages."""
+
+    @abc.abstractmethod
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The rows, one by one, in an order that stays."""
+
+    @abc.abstractmethod
+    def count(self) -> int:
+        """How many there are."""
+
+    @abc.abstractmethod
+    def digest(self) -> str:
+        """Hash of all that the rows depend on."""
+
+
+Place = str | os.PathLike[str] | Rows
+"""Where the rows of a split are."""
 
 
 def split_files(folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
@@ -58,18 +82,20 @@ def split_files(folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def read(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a `.jsonl` or `.parquet` file, one by one.
+def read(path: Place) -> Iterator[dict[str, Any]]:
+    """The rows of a `.jsonl` or `.parquet` file, or of `Rows`, one by one.
 
     Blank lines of a JSONL file are no rows.
 
     Raises:
         InputError: the file cannot be read, or a line is not UTF-8, not JSON or not an object.
     """
+    if isinstance(path, Rows):
+        return path.read()
     return _parquet(path) if pathlib.Path(path).suffix == ".parquet" else _jsonl(path)
 
 
-def records(files: Mapping[str, str | os.PathLike[str]]) -> Iterator[record.Record]:
+def records(files: Mapping[str, Place]) -> Iterator[record.Record]:
     """Each row of each split as the fields of a record.
 
     Args:
@@ -85,14 +111,16 @@ def records(files: Mapping[str, str | os.PathLike[str]]) -> Iterator[record.Reco
             yield record.Record(f"{split}-{number}", metadata=metadata, fields=row)
 
 
-def count(path: str | os.PathLike[str]) -> int:
+def count(path: Place) -> int:
     """Number of rows of a file, without parsing them."""
+    if isinstance(path, Rows):
+        return path.count()
     if pathlib.Path(path).suffix == ".parquet":
         return _open_parquet(path).metadata.num_rows
     return sum(1 for line in _lines(path) if line.strip())
 
 
-def digest(paths: Iterable[str | os.PathLike[str]], *more: str) -> str:
+def digest(paths: Iterable[Place], *more: str) -> str:
     """Hexadecimal sha256 of the files' names and bytes, and of further text."""
     total = hashlib.sha256()
 
@@ -101,6 +129,9 @@ def digest(paths: Iterable[str | os.PathLike[str]], *more: str) -> str:
         total.update(len(part).to_bytes(8, "big") + part)
 
     for path in paths:
+        if isinstance(path, Rows):
+            add(path.digest().encode())
+            continue
         content = hashlib.sha256()
         try:
             with open(path, "rb") as file:

@@ -25,6 +25,7 @@ import functools
 import logging
 import os
 import pathlib
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,7 @@ class TableTask:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A file of a task.
+    """A file of a task, or its rows that lie elsewhere.
 
     Attributes:
         split: one of `rows.SPLITS`.
@@ -87,8 +88,14 @@ class Part:
     """
 
     split: str
-    path: pathlib.Path
+    path: pathlib.Path | rows.Rows
     prefix: str
+
+    @property
+    def file(self) -> pathlib.Path:
+        """The path of rows that are in a file."""
+        assert isinstance(self.path, pathlib.Path)
+        return self.path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,18 +181,21 @@ def _table_task(row: Mapping[str, str], where: str, more_columns: Sequence[str])
 
 
 def read(
-    data_dir: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None,
     benchmark: str,
     table: pathlib.Path,
     form: Format,
     skip_bad: bool = False,
     on_skip: Callable[[str], None] = _logger.warning,
+    others: Mapping[str, Mapping[str, rows.Rows]] = types.MappingProxyType({}),
 ) -> list[catalog.BenchTask]:
     """All tasks of a folder, in the order of their names.
 
     Args:
+        data_dir: None where all rows are in `others`.
         skip_bad: leave out tasks that are bad or not in the table, instead of stopping.
         on_skip: told, in one sentence each, what was left out.
+        others: task -> split -> rows that lie elsewhere, of tasks that the folder has not.
 
     Raises:
         InputError: no folder, a folder that is no task of the benchmark, or a bad file.
@@ -193,19 +203,41 @@ def read(
     known = read_table(table, form.more_columns)
     made: list[catalog.BenchTask] = []
     first_error: InputError | None = None
-    for folder in _task_folders(data_dir, form):
+    folders = {} if data_dir is None else {p.name: p for p in _task_folders(data_dir, form)}
+    for name in sorted({**others, **folders}):
+        where, parts = _parts(name, folders.get(name), others, form)
         try:
-            if folder.name not in known:
-                raise unknown(f"{benchmark} task", folder.name, known, f"{folder}: its name")
-            made.append(_bench_task(folder, benchmark, known[folder.name], form, on_skip))
+            if name not in known:
+                raise unknown(f"{benchmark} task", name, known, f"{where}: its name")
+            task = known[name]
+            made.append(_bench_task(where, benchmark, task, form, parts(), on_skip))
         except InputError as error:
             if not skip_bad:
                 raise
             first_error = first_error or error
             on_skip(f"skipped: {error}")
-    if not made:
+    if not made and first_error is not None:
         raise InputError(f"{data_dir}: every task is bad. The first: {first_error}")
+    if not made:
+        raise InputError(
+            f"benchmark '{benchmark}': there are no rows. Give --data_dir=DIR with one folder a"
+            f" task ({form.expected})."
+        )
     return made
+
+
+def _parts(
+    name: str,
+    folder: pathlib.Path | None,
+    others: Mapping[str, Mapping[str, rows.Rows]],
+    form: Format,
+) -> tuple[str, Callable[[], Sequence[Part]]]:
+    """Where a task is, and the way to its files."""
+    if folder is not None:
+        return str(folder), lambda: form.parts(folder, name)
+    own = others[name]
+    parts = [Part(split, own[split], split) for split in rows.SPLITS if split in own]
+    return ", ".join(map(str, own.values())), lambda: parts
 
 
 def elsewhere(
@@ -240,13 +272,13 @@ def _task_folders(data_dir: str | os.PathLike[str], form: Format) -> list[pathli
 
 
 def _bench_task(
-    folder: pathlib.Path,
+    folder: str,
     benchmark: str,
     task: TableTask,
     form: Format,
+    parts: Sequence[Part],
     on_skip: Callable[[str], None],
 ) -> catalog.BenchTask:
-    parts = form.parts(folder, task.name)
     if not parts:
         raise InputError(f"{folder}: no file of the task. Expected {form.expected}.")
     num_examples, dropped = 0, []
@@ -275,7 +307,7 @@ def _bench_task(
         output_languages=task.output_languages,
         licence="Unknown",
         num_examples=num_examples,
-        path=str(folder),
+        path=folder,
         num_dropped=len(dropped),
     )
     digest = _digest(task, parts)
@@ -289,7 +321,7 @@ def _digest(task: TableTask, parts: Sequence[Part]) -> str:
 
 
 def _load(
-    folder: pathlib.Path, task: TableTask, form: Format, parts: Sequence[Part], digest: str
+    folder: str, task: TableTask, form: Format, parts: Sequence[Part], digest: str
 ) -> catalog.TaskContent:
     if (now := _digest(task, parts)) != digest:
         raise InputError(
@@ -365,7 +397,7 @@ def tsv_lines(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
         raise _empty(path)
 
 
-def object_rows(path: pathlib.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def object_rows(path: pathlib.Path | rows.Rows) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The rows of a JSONL or Parquet file: place (they count from 1) and fields.
 
     Raises:
@@ -378,7 +410,7 @@ def object_rows(path: pathlib.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise _empty(path)
 
 
-def _empty(path: pathlib.Path) -> InputError:
+def _empty(path: pathlib.Path | rows.Rows) -> InputError:
     return InputError(f"{path}: the file is empty, expected one row a line. Fetch it again.")
 
 

@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from optiml_jax.bench.sources import super_natural_instructions as reader
-from optiml_jax.tasks.super_natural_instructions import (
+from optiml_jax.tasks.super_natural_instructions import (  # pyright: ignore[reportMissingImports]
     OFFICIAL_LISTS,
     TASK,
     TFDS_NAME,
@@ -60,15 +60,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, Mapping[str, Any]]]]:
         splits = {}
+        metadata: Any = self.info.metadata
         for path in reader.task_files(dl_manager.manual_dir):
             task, _ = reader.read_json(path)
             kept = {name: task[name] for name in reader.FIELDS if name in task}
             split = split_name(path.stem)
-            self.info.metadata[split] = json.dumps({TASK: path.stem, **kept}, ensure_ascii=False)
+            metadata[split] = json.dumps({TASK: path.stem, **kept}, ensure_ascii=False)
             splits[split] = self._generate_examples(path)
         lists = reader.read_official_lists(dl_manager.manual_dir)
         if lists is not None:
-            self.info.metadata[OFFICIAL_LISTS] = json.dumps(dataclasses.asdict(lists))
+            metadata[OFFICIAL_LISTS] = json.dumps(dataclasses.asdict(lists))
         return splits
 
     def _generate_examples(self, path: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:

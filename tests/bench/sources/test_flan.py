@@ -307,7 +307,7 @@ def test_a_task_that_the_table_lacks_is_named(data):
 
 
 def test_a_folder_without_rows_is_named(data):
-    with pytest.raises(InputError, match=r"rows: cannot be read .*rows/<task>/"):
+    with pytest.raises(InputError, match=r"rows: does not exist.*rows/<task>/"):
         data.read()
     (data.path / "rows").mkdir()
     with pytest.raises(InputError, match="holds no folder"):

@@ -13,6 +13,7 @@ Inputs, all in tables/:
                         matches counts. Field "task" is an exception (the benchmark's own name),
                         field "cluster" a rule (its own category); "=" keeps the own category
     sources.tsv         data sets of tasks whose release does not name them
+    tfds.tsv            data that TensorFlow Datasets has (`tfds_tasks`)
     duplicates.tsv      tasks that ask the same of the same data; more are found by a rule
 
 and the splits (`bench.splits`). What is made of them:
@@ -39,7 +40,7 @@ from optiml_jax.bench.catalog_table import Row
 from optiml_jax.bench.sources import flan, reasoning, tables, text_pairs
 from optiml_jax.errors import InputError, unknown
 
-from . import build_lists
+from . import build_lists, tfds_tasks
 
 TABLES = pathlib.Path(__file__).parent / "tables"
 CATALOG = TABLES / "catalog.tsv"
@@ -71,6 +72,7 @@ def build(folder: pathlib.Path = TABLES) -> str:
     rules = _Rules.read(folder / "categories.tsv")
     rows = [rules.categorize(row, cluster) for row, cluster in found]
     rows = _with_sources(rows, folder / "sources.tsv")
+    rows = _with_tfds(rows, folder / "tfds.tsv")
     rows = _with_roles(rows, _official(found))
     return catalog_table.write(_with_duplicates(rows, folder / "duplicates.tsv"))
 
@@ -254,6 +256,16 @@ def _with_sources(rows: Iterable[Row], path: pathlib.Path) -> list[Row]:
                 break
         made.append(row)
     return made
+
+
+def _with_tfds(rows: Iterable[Row], path: pathlib.Path) -> list[Row]:
+    known = {name: tfds_tasks.read_table(name, path) for name in catalog_table.BENCHMARKS}
+    return [
+        dataclasses.replace(row, tfds=one.builder)
+        if (one := known[row.benchmark].get(row.original_name))
+        else row
+        for row in rows
+    ]
 
 
 def _with_duplicates(rows: Sequence[Row], path: pathlib.Path) -> list[Row]:

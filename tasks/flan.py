@@ -26,4 +26,6 @@ BENCHMARK = Benchmark(
     summary="a folder with FLAN's templates.json and rows/<task>/{train,validation,test}.jsonl",
     read=_read,
     max_train_examples=flan.MAX_TRAIN_EXAMPLES,
+    tfds=True,
+    needs_folder=True,
 )

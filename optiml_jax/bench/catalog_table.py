@@ -54,6 +54,7 @@ class Row:
             of other benchmarks.
         opt_iml: whether OPT-IML trains on it.
         opt_iml_max: whether OPT-IML-Max does: all but the dropped ones.
+        tfds: builder and config of TensorFlow Datasets that has the data, else "local".
         duplicate_of: the task that asks the same of the same data under another name, "" if none.
         dropped_because: why no mixture has it, "" if it is kept.
     """
@@ -75,6 +76,7 @@ class Row:
     official_level: str = ""
     opt_iml: bool = False
     opt_iml_max: bool = True
+    tfds: str = "local"
     duplicate_of: str = ""
     dropped_because: str = ""
 

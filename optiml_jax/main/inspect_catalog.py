@@ -65,6 +65,7 @@ def _task(row: catalog_table.Row, split: str) -> dict[str, Any]:
         "sources": list(row.sources),
         "languages": list(row.languages),
         "licence": row.licence or None,
+        "tfds": row.tfds,
         "duplicate_of": row.duplicate_of or None,
         "opt_iml": row.opt_iml,
         "opt_iml_max": row.opt_iml_max,

@@ -56,7 +56,6 @@ COLUMNS = (
     "languages",
     "directions",
     "sources",
-    "tfds",
     "licence",
 )
 
@@ -73,7 +72,6 @@ class TaskRow:
         category: ours (`taxonomy`).
         languages: of input and output.
         directions: see `flan_templates.upright`.
-        tfds: builder and config that FLAN takes the data set from, "local" where there is none.
     """
 
     task: str
@@ -84,7 +82,6 @@ class TaskRow:
     languages: tuple[str, ...]
     directions: tuple[tuple[str, str], ...]
     sources: tuple[str, ...]
-    tfds: str
     licence: str
 
 

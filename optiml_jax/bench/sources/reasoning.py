@@ -40,7 +40,6 @@ COLUMNS = (
     "metric",
     "languages",
     "sources",
-    "tfds",
     "licence",
 )
 SUFFIXES = (".tsv", ".json", *rows.SUFFIXES)
@@ -56,7 +55,6 @@ class TaskRow:
 
     Attributes:
         instruction: the task's definition, one sentence.
-        tfds: builder of TensorFlow Datasets that has the data, "local" where there is none.
     """
 
     task: str
@@ -65,7 +63,6 @@ class TaskRow:
     metric: str
     languages: tuple[str, ...]
     sources: tuple[str, ...]
-    tfds: str
     licence: str
 
 

@@ -370,7 +370,6 @@ def test_the_table_has_the_seventy_tasks():
         assert catalog.legal_name(row.task) == row.task
         assert row.sources
         assert row.languages
-        assert row.tfds
 
 
 def test_the_table_is_the_releases_clusters(real_data):
@@ -379,17 +378,6 @@ def test_the_table_is_the_releases_clusters(real_data):
     # WSC273 has templates, but as an evaluation set of its time no cluster.
     assert ours.pop("wsc273") == "coreference"
     assert ours == {task: name for name, tasks in clusters.items() for task in tasks}
-
-
-def test_the_tables_builders_are_of_tensorflow_datasets():
-    tfds = pytest.importorskip("tensorflow_datasets")
-    known = set(tfds.list_builders(with_community_datasets=False))
-    for row in TABLE.values():
-        name, _, config = row.tfds.partition("/")
-        if name != "local":
-            assert name in known, row.task
-            configs = [one.name for one in tfds.builder_cls(name).BUILDER_CONFIGS]
-            assert config in configs or not config, (row.task, configs)
 
 
 def release(real_data, version):

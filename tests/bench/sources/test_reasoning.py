@@ -444,12 +444,6 @@ def test_the_table_has_the_fourteen_sets():
         assert catalog.legal_name(row.task) == row.task
 
 
-def test_the_tables_builders_are_of_tensorflow_datasets():
-    tfds = pytest.importorskip("tensorflow_datasets")
-    known = {*tfds.list_builders(with_community_datasets=False), "local"}
-    assert {row.tfds for row in TABLE.values()} <= known
-
-
 def test_bad_cells_of_the_table_are_named(tmp_path):
     good = TABLE_PATH.read_text("utf-8")
     path = tmp_path / "t.tsv"

@@ -17,6 +17,8 @@ optiml prepare mini --out=stores/mini --vocabulary=small --vocab_size=2048
 optiml prepare super_natural_instructions --data_dir=natural-instructions --out=stores/sni
 optiml prepare super_natural_instructions --data_dir=DIR --out=STORE --vocabulary=small
 optiml prepare super_natural_instructions --data_dir=DIR --out=STORE --shots=0,5 --skip_bad
+optiml prepare flan --data_dir=DIR --out=STORE --tfds_data_dir=TFDS --tasks=rte,anli_r?
+optiml prepare promptsource --data_dir=DIR --out=STORE --meta_icl=4 --suffix_loss
 optiml prepare my_mixture --module=examples/my_tasks --out=stores/mine
 """
 
@@ -40,7 +42,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "benchmark",
         metavar="NAME",
-        help="a benchmark, e.g. mini; with --module a SeqIO task or mixture that it registers",
+        help="a benchmark: mini, super_natural_instructions, promptsource, flan, crossfit, exmix, t5,"
+        " unifiedskg, reasoning, dialogue or replay; with --module a SeqIO task or mixture that it"
+        " registers",
     )
     parser.add_argument(
         "--module",
@@ -51,8 +55,8 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--data_dir",
         metavar="DIR",
-        help="folder of task files, or one like the official repository's (tasks/, splits/); not"
-        " needed for the embedded benchmark mini",
+        help="folder of the benchmark's files, laid out as its release (docs/bench.md); not needed"
+        " for the embedded benchmark mini",
     )
     parser.add_argument(
         "--tasks",

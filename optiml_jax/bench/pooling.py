@@ -3,13 +3,14 @@
 A task with templates has as many versions of a row as templates that can ask it. In training all
 versions of all N rows make a pool, of which N are drawn: the number of templates never changes a
 task's size. Validation draws at most 250 of its pool; a test takes all versions of its rows. Tasks
-without templates have one version of each row.
+that are only evaluated leave out templates that ask some of their rows and not others (COPA's for
+causes alone). Tasks without templates have one version of each row.
 
 Every draw orders the pool by a hash of (seed, task, row, template, rendering) and takes the first:
 it depends on neither the order of the rows nor that of the templates, and a row more or less
 changes no other row's hash. Only versions that are drawn are rendered.
 
-Source: OPT-IML (arXiv 2212.12017) §2.4, §4.1.
+Source: OPT-IML (arXiv 2212.12017) §2.4, §4.1, A.1.
 """
 
 import dataclasses
@@ -60,6 +61,22 @@ def everything(content: catalog.TaskContent, rows: Sequence[record.Record]) -> I
         for template in content.templates or (None,):
             if (version := word(row, template)) is not None:
                 yield version
+
+
+def with_even_templates(
+    content: catalog.TaskContent, rows: Sequence[record.Record]
+) -> catalog.TaskContent:
+    """The content with those templates alone that ask all rows which any template asks.
+
+    All stay where none does so (A.1 excepts `turk`, whose templates are all like this).
+    """
+    asked = {
+        template.prompt_id: {row.id for row in rows if template.fill(row) is not None}
+        for template in content.templates
+    }
+    every = set().union(*asked.values())
+    even = tuple(one for one in content.templates if asked[one.prompt_id] == every)
+    return dataclasses.replace(content, templates=even or content.templates)
 
 
 def draw(

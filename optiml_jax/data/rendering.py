@@ -221,6 +221,8 @@ def _evaluated(
     parts: Partition,
     config: RenderConfig,
 ) -> list[pooling.Version]:
+    if not parts.train:
+        content = pooling.with_even_templates(content, parts.evaluation)
     if parts.max_prompts is None or not content.templates:
         return list(pooling.everything(content, parts.evaluation))
     return pooling.draw(

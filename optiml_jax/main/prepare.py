@@ -42,9 +42,9 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "benchmark",
         metavar="NAME",
-        help="a benchmark: mini, super_natural_instructions, promptsource, flan, crossfit, exmix, t5,"
-        " unifiedskg, reasoning, dialogue or replay; with --module a SeqIO task or mixture that it"
-        " registers",
+        help="a benchmark: mini, super_natural_instructions, promptsource, flan, crossfit, exmix,"
+        " t5, unifiedskg, reasoning, dialogue or replay; with --module a SeqIO task or mixture that"
+        " it registers",
     )
     parser.add_argument(
         "--module",

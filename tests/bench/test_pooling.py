@@ -104,10 +104,23 @@ def test_validation_draws_and_a_test_takes_all():
     assert len(found) == len({one.id for one in found}) == 25
     every, config = parts("test", max_eval_examples=30)
     found = rendering.eval_records(SPEC, CONTENT, every, config, 0)
-    assert len(found) == 30 + 30 + 10
+    # The third template asks every third row alone.
+    assert len(found) == 30 + 30
     assert found[0].id == "train-0/plain"
     assert found[0].prompt_id.startswith("plain/")
     assert found[0].options == ("red", "blue")
+
+
+def test_evaluation_leaves_out_templates_that_ask_some_rows_only():
+    assert pooling.with_even_templates(CONTENT, ROWS).templates == TEMPLATES[:2]
+    # Rows that nobody asks (without labels) do not count against a template.
+    uneven = dataclasses.replace(CONTENT, templates=TEMPLATES[2:])
+    assert pooling.with_even_templates(uneven, ROWS).templates == TEMPLATES[2:]
+    some = (Asks("a", "{number}", only=2), Asks("b", "{number}", only=3))
+    assert (
+        pooling.with_even_templates(dataclasses.replace(CONTENT, templates=some), ROWS).templates
+        == some
+    )
 
 
 def test_training_has_the_size_of_the_rows_and_never_what_is_held_out():

@@ -124,7 +124,7 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("benchmark")
     parser.add_argument("--data_dir")
     parser.add_argument("--repeats", type=int, default=3)

@@ -9,6 +9,7 @@ Example:
     seqio.get_mixture_or_task("super_natural_instructions").get_dataset(...)
 """
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,7 @@ def benchmark(name: str) -> Benchmark:
 def read(
     name: str,
     data_dir: str | os.PathLike[str] | None,
-    split: str | None = None,
+    split: str | splits.Split | None = None,
     skip_bad: bool = False,
     on_skip: OnSkip = lambda message: None,
     only: Sequence[str] = (),
@@ -77,7 +78,7 @@ def read(
     Args:
         data_dir: the benchmark's files; None for a benchmark that the package has itself, or
             whose data TFDS has.
-        split: the benchmark's default split when None.
+        split: a name, a split file or the split itself; the benchmark's default when None.
         only: shell patterns of task names, with the benchmark's name in front or without; all
             tasks when empty. Roles are those that the tasks have among all.
         tfds_data_dir: TensorFlow Datasets' folder, for tasks that have no files.
@@ -108,11 +109,17 @@ def read(
         skip_bad=skip_bad,
         on_skip=on_skip,
     )
+    placing = splits.find(split) if isinstance(split, str) else split
+    if placing is None:
+        placing = splits.find(declared.default_split)
+    if placing.rules and placing.name in BENCHMARKS:
+        raise errors.InputError(
+            f"split file '{placing.where}' has the name of the benchmark '{placing.name}', and a"
+            " store's mixtures would have two meanings. Rename the file."
+        )
     found = declared.read(request)
     specs = [task.spec for task in found.tasks]
-    assignments = splits.assign(
-        specs, split or declared.default_split, found.official, found.elsewhere
-    )
+    assignments = splits.assign(specs, placing, found.official, found.elsewhere)
     kept = [t for t in found.tasks if request.wants(t.spec.name, t.spec.original_name)]
     if not kept:
         names = [spec.original_name for spec in specs]
@@ -149,10 +156,12 @@ def register(
     from optiml_jax.data import seqio_tasks
 
     config = config or rendering.RenderConfig(split=benchmark(name).default_split)
+    split = splits.find(config.split, config.split_rules)
+    config = dataclasses.replace(config, split=split.name, split_rules=split.rules)
     found, assignments = read(
         name,
         data_dir,
-        config.split,
+        split,
         skip_bad,
         only=only,
         tfds_data_dir=tfds_data_dir,

@@ -41,12 +41,6 @@ class Request:
         assert self.tfds_data_dir is not None
         return self.tfds_data_dir
 
-    def has_files(self, task: str) -> bool:
-        """True if `data_dir` has rows of this task's own, which go before TFDS's."""
-        if self.data_dir is None:
-            return False
-        return any((self.data_dir / part / task).is_dir() for part in ("rows", "data", "."))
-
     def wants(self, *names: str) -> bool:
         """True if a task with one of these names is asked for."""
         return not self.only or any(

@@ -14,8 +14,10 @@ TABLE = pathlib.Path(__file__).parent / "tables" / "exmix.tsv"
 
 
 def _read(request: Request) -> ReadResult:
-    others = tfds_tasks.rows_of("exmix", request)
     form = plain_pairs.EXMIX
+    folder = request.data_dir
+    present = {} if folder is None else text_pairs.task_folders(folder, form)
+    others = tfds_tasks.rows_of("exmix", request, present)
     found = text_pairs.read(
         request.data_dir, "exmix", TABLE, form, request.skip_bad, request.on_skip, others
     )

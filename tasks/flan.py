@@ -16,7 +16,9 @@ TABLE = pathlib.Path(__file__).parent / "tables" / "flan.tsv"
 
 def _read(request: Request) -> ReadResult:
     table = flan.read_table(TABLE)
-    others = tfds_tasks.rows_of(flan.BENCHMARK, request)
+    others = tfds_tasks.rows_of(
+        flan.BENCHMARK, request, present=flan.task_folders(request.folder())
+    )
     found = flan.read(request.folder(), table, request.skip_bad, request.on_skip, others)
     return ReadResult(found)
 

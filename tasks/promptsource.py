@@ -27,7 +27,9 @@ def data_sets(path: pathlib.Path = TABLE) -> Mapping[str, promptsource.DataSet]:
 
 
 def _read(request: Request) -> ReadResult:
-    others = tfds_tasks.rows_of(promptsource.BENCHMARK, request)
+    others = tfds_tasks.rows_of(
+        promptsource.BENCHMARK, request, present=promptsource.row_folders(request.folder())
+    )
     return ReadResult(
         promptsource.read(request.folder(), data_sets(), request.skip_bad, request.on_skip, others)
     )

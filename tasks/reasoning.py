@@ -16,7 +16,9 @@ TABLE = pathlib.Path(__file__).parent / "tables" / "reasoning.tsv"
 
 def _read(request: Request) -> ReadResult:
     table = reasoning.read_table(TABLE)
-    others = tfds_tasks.rows_of(reasoning.BENCHMARK, request)
+    folder = request.data_dir
+    present = {} if folder is None else reasoning.set_files(folder, table, lambda error: None)
+    others = tfds_tasks.rows_of(reasoning.BENCHMARK, request, present)
     found = reasoning.read(request.data_dir, table, request.skip_bad, request.on_skip, others)
     return ReadResult(found)
 

@@ -14,8 +14,10 @@ TABLE = pathlib.Path(__file__).parent / "tables" / "t5.tsv"
 
 
 def _read(request: Request) -> ReadResult:
-    others = tfds_tasks.rows_of("t5", request)
     form = plain_pairs.T5
+    folder = request.data_dir
+    present = {} if folder is None else text_pairs.task_folders(folder, form)
+    others = tfds_tasks.rows_of("t5", request, present)
     found = text_pairs.read(
         request.data_dir, "t5", TABLE, form, request.skip_bad, request.on_skip, others
     )

@@ -11,7 +11,7 @@ Neighbours: `data.tfds_rows` opens the data sets, `tfds_builders` builds them.
 import csv
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from optiml_jax import errors
@@ -95,11 +95,16 @@ def read_table(benchmark: str, path: pathlib.Path = TABLE) -> dict[str, TfdsTask
     return found
 
 
-def rows_of(benchmark: str, request: Request) -> dict[str, dict[str, rows.Rows]]:
+def rows_of(
+    benchmark: str, request: Request, present: Collection[str]
+) -> dict[str, dict[str, rows.Rows]]:
     """Task -> split -> rows, of the wanted tasks that TFDS's folder has prepared.
 
     Without `tfds_download`, tasks that are not prepared are left out and reported, with the command
     that gets them; one that is asked for by its very name is an error.
+
+    Args:
+        present: tasks that have files of their own, which go before TFDS's.
 
     Raises:
         InputError: that, or a data set that cannot be opened or downloaded.
@@ -110,11 +115,11 @@ def rows_of(benchmark: str, request: Request) -> dict[str, dict[str, rows.Rows]]
     missing: list[TfdsTask] = []
     for name, task in read_table(benchmark).items():
         names = (name, catalog.task_name(benchmark, name))
-        if not request.wants(*names):
+        if name in present or not request.wants(*names):
             continue
         is_there = tfds_rows.is_prepared(task.builder, request.tfds_data_dir)
         if not is_there and not request.tfds_download:
-            if set(names) & set(request.only) and not request.has_files(name):
+            if set(names) & set(request.only):
                 raise tfds_rows.missing(f"task '{name}'", task.builder, request.tfds_data_dir)
             missing.append(task)
             continue
@@ -122,12 +127,11 @@ def rows_of(benchmark: str, request: Request) -> dict[str, dict[str, rows.Rows]]
             task.builder, request.tfds_data_dir, task.splits, request.tfds_download
         )
         found[name] = {split: MappedRows(opened, split, task.fields) for split in opened.splits}
-    absent = [one for one in missing if not request.has_files(one.task)]
-    if absent:
-        command = tfds_rows.command(absent[0].builder, request.tfds_data_dir)
+    if missing:
+        command = tfds_rows.command(missing[0].builder, request.tfds_data_dir)
         request.on_skip(
-            f"{request.tfds_data_dir}: {len(absent)} tasks of {benchmark} that TFDS has are not"
-            f" prepared there (first: '{absent[0].task}', by {command}); --tfds_download gets all."
+            f"{request.tfds_data_dir}: {len(missing)} tasks of {benchmark} that TFDS has are not"
+            f" prepared there (first: '{missing[0].task}', by {command}); --tfds_download gets all."
         )
     return found
 

@@ -29,8 +29,11 @@ BENCHMARKS = (
 )
 """In the order of OPT-IML's Table 1."""
 
-SPLITS = ("opt_iml", "opt_iml_max", "super_natural_instructions_official")
+TABLED = ("opt_iml", "opt_iml_max", "super_natural_instructions_official")
 """Splits that the table has roles and levels of, the default first."""
+
+SPLITS = tuple(name for name in splits.SPLITS if name != "mini")
+"""Splits that place tasks of the table, the default first."""
 
 ANSWERS = ("options", "generation")
 _LISTS = ("sources", "languages")
@@ -102,19 +105,37 @@ class Row:
         )
 
     def role_and_level(self, split: str) -> tuple[str, str]:
-        """What a split of `SPLITS` makes of the task.
+        """What a split of `TABLED` makes of the task.
 
         Raises:
             InputError: unknown split.
         """
-        if split not in SPLITS:
-            raise unknown("split", split, SPLITS)
+        if split not in TABLED:
+            raise unknown("split", split, TABLED)
         if split == "opt_iml":
             return self.opt_iml_role, self.opt_iml_level
         if split == "opt_iml_max":
             return ("train", "fully_supervised") if self.opt_iml_max else ("excluded", "")
         # The official split knows the tasks of its own benchmark alone.
         return self.official_role or "excluded", self.official_level
+
+
+def assign(rows: Iterable[Row], split: splits.Split) -> dict[str, splits.Assignment]:
+    """Role, level and reason of every task of the table; reasons of training tasks may be blank.
+
+    Raises:
+        InputError: see `Split.assign`.
+    """
+    rows = list(rows)
+    if split.name not in TABLED or split.rules:
+        elsewhere = {row.name: row.dropped_because for row in rows if row.dropped_because}
+        return splits.assign([row.to_spec() for row in rows], split, elsewhere=elsewhere)
+    assigned = {}
+    for row in rows:
+        role, level = row.role_and_level(split.name)
+        reason = row.dropped_because or (row.opt_iml_reason if split.name == "opt_iml" else "")
+        assigned[row.name] = splits.Assignment(role, level, reason, row.category)
+    return assigned
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))

@@ -1,8 +1,10 @@
 """The split `mini`: which tasks of the embedded mini benchmark are held out, and why.
 
-A table for `splits`, in a module of its own because it is long. Matching is by category and by the
-task's own name, so the split gives any other task the role `train`.
+Matching is by category and by the task's own name, so the split gives any other task the role
+`train`.
 """
+
+from optiml_jax.bench.split_rules import Placement, Split
 
 HELD_OUT_CATEGORIES = (
     "Cause Effect Classification",
@@ -46,3 +48,23 @@ HELD_OUT_TASKS = (
     "why_therefore",
 )
 """Unseen tasks of categories that are trained on."""
+
+MINI = Split(
+    name="mini",
+    summary="the embedded mini benchmark's: unseen tasks and unseen categories",
+    placements=(
+        *(
+            Placement(
+                *("task", name, "validation", "partially_supervised"),
+                "unseen task of the mini split",
+            )
+            for name in HELD_OUT_TASKS
+        ),
+        *(
+            Placement(
+                *("category", name, "test", "fully_held_out"), "unseen category of the mini split"
+            )
+            for name in HELD_OUT_CATEGORIES
+        ),
+    ),
+)

@@ -88,10 +88,11 @@ def draw(
     rendering: int,
 ) -> list[Version]:
     """`number` versions of the pool, fewer where it holds fewer, in the rows' order."""
-    if not content.templates:
-        return [Version(row, row) for row in rows[:number]]
-    pairs = [(i, j) for i in range(len(rows)) for j in range(len(content.templates))]
-    names = [template.prompt_id for template in content.templates]
+    if not content.templates and number >= len(rows):
+        return [Version(row, row) for row in rows]
+    templates = content.templates or (None,)
+    pairs = [(i, j) for i in range(len(rows)) for j in range(len(templates))]
+    names = [template.prompt_id if template else "" for template in templates]
     pairs.sort(
         key=lambda pair: (_key(seed, task, rows[pair[0]].id, names[pair[1]], rendering), pair)
     )
@@ -99,7 +100,7 @@ def draw(
     for i, j in pairs:
         if len(drawn) == number:
             break
-        if (version := word(rows[i], content.templates[j])) is not None:
+        if (version := word(rows[i], templates[j])) is not None:
             drawn.append(((i, j), version))
     return [version for _, version in sorted(drawn, key=lambda one: one[0])]
 

@@ -82,13 +82,15 @@ def resolve(name: str, where: str = "") -> Resolved:
     """The tasks and flattened rates of a registered SeqIO task or mixture.
 
     Raises:
-        InputError: nothing of this name is registered, or a rate cannot be computed.
+        InputError: nothing of this name is registered, a mixture holds itself, or a rate cannot be
+            computed.
     """
     if name not in registered_names():
         raise errors.unknown("SeqIO task or mixture", name, registered_names(), where)
     found = seqio.get_mixture_or_task(name)
     if isinstance(found, seqio.Task):
         return Resolved(name, {name: found}, {name: 1.0}, is_mixture=False)
+    _check_cycle(found, ())
     rates = {task.name: _rate(found, task) for task in found.tasks}
     total = sum(rates.values())
     if total <= 0:
@@ -167,6 +169,17 @@ def _assignment(
     evaluated = f"'{held_out_split}' split is" if held_out_split else "held-out instances are"
     reason = f"your SeqIO task with a train split; its {evaluated} evaluated"
     return splits.Assignment(role, "fully_supervised", reason, category)
+
+
+def _check_cycle(mixture: seqio.Mixture, path: tuple[str, ...]) -> None:
+    """SeqIO itself follows a mixture that was changed to hold itself until Python gives up."""
+    if mixture.name in path:
+        raise InputError(
+            f"mixture '{path[0]}' leads back to '{mixture.name}':"
+            f" {' -> '.join((*path, mixture.name))}. Take one of them out of the other."
+        )
+    for inner in getattr(mixture, "_sub_mixtures", ()):
+        _check_cycle(inner, (*path, mixture.name))
 
 
 def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:

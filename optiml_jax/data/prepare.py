@@ -14,7 +14,7 @@ import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -25,15 +25,24 @@ from optiml_jax.data import rendering, residents, tokenization, vocabularies
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
 
-CODE_VERSION = 1
-"""Part of every task's key; raised when rendering or tokenization change their results."""
+CODE_VERSION = 2
+"""Part of every task's key; raised when rendering or tokenization change their results (2: records
+that ask the same are held out together)."""
 
-EVAL_VERSION = 2
-"""Part of the keys of evaluation views only; raised when `EvalRecord` gains a field (2: `input`,
-`demonstration`), so that training records, and runs on them, stay."""
+EVAL_VERSION = 3
+"""Part of the keys of evaluation views only, raised when their records change (2: `input` and
+`demonstration`; 3: which demonstrations are shown), so that training records, and runs on them,
+stay."""
 
 MAX_SHARDS = 1024
 """A shard takes at least 64 KiB; more files than this help nobody."""
+
+MAX_TOKENS = 2**24
+"""Longest example that a store takes; lengths are int32."""
+
+TEXTS_TOGETHER = 2048
+"""Texts that are tokenized in one call: enough for all cores, few enough that their ids as Python
+lists, ten times the size of a record, stay small beside the shard."""
 
 Progress = Callable[[int, int, str], None]
 """(shards done, shards in all, what happens) -> None."""
@@ -54,8 +63,10 @@ class PrepareConfig:
     num_shards: int = 8
 
     def __post_init__(self):
-        if self.max_tokens < 2:
-            raise InputError(f"PrepareConfig.max_tokens is {self.max_tokens}, expected 2 or more.")
+        if not 2 <= self.max_tokens <= MAX_TOKENS:
+            raise InputError(
+                f"PrepareConfig.max_tokens is {self.max_tokens}, expected 2 to {MAX_TOKENS:,}."
+            )
         if not 1 <= self.num_shards <= MAX_SHARDS:
             raise InputError(
                 f"PrepareConfig.num_shards is {self.num_shards}, expected 1 to {MAX_SHARDS}."
@@ -68,6 +79,8 @@ class PrepareResult:
 
     Attributes:
         tasks_behind: stored tasks that were not given and lack a view of this run.
+        untrained: given training tasks without a training example: their releases have rows for
+            evaluation alone.
     """
 
     num_tasks: int
@@ -77,6 +90,7 @@ class PrepareResult:
     tasks_reused: int
     tasks_removed: int
     tasks_behind: int
+    untrained: tuple[str, ...]
     seconds: float
 
 
@@ -197,6 +211,11 @@ def prepare_store(
         tasks_reused=reused,
         tasks_removed=removed,
         tasks_behind=len(behind),
+        untrained=tuple(
+            one.name
+            for one in table
+            if one.name in by_name and one.role == "train" and not one.num_train
+        ),
         seconds=time.monotonic() - started,
     )
 
@@ -316,7 +335,7 @@ def _keys(
     keys = {store_lib.train_view(r): training for r in range(render.num_renderings)}
     for shots in render.shots:
         keys[store_lib.eval_view(shots)] = _digest(
-            [*shared, shots, render.max_eval_examples, EVAL_VERSION, *drawn]
+            [*shared, shots, rendering.eval_limit(task.spec, render), EVAL_VERSION, *drawn]
         )
     return keys
 
@@ -337,6 +356,17 @@ def _shard_rows(
     """Records of every task of a shard, taken over view by view where the key is unchanged."""
     rows: dict[str, _Rows] = {}
     texts: dict[str, list[list[tuple[str, str]]]] = {}
+    num_texts = 0
+
+    def tokenize() -> None:
+        # Small tasks share a call, so that all cores of the tokenizer are busy.
+        pairs = [pair for per_rendering in texts.values() for p in per_rendering for pair in p]
+        tokenized = _tokenized(vocabulary, pairs, config.max_tokens)
+        for name, per_rendering in texts.items():
+            examples = [[next(tokenized) for _ in p] for p in per_rendering]
+            _encode(rows[name], examples, config.max_tokens)
+        texts.clear()
+
     for name in names:
         rows[name] = _take_over(old, name, keys[name]) if old else _no_rows(config)
         missing = keys[name].keys() - rows[name].reused
@@ -353,13 +383,24 @@ def _shard_rows(
         rows[name].records |= _eval_views(task.spec, content, parts, config, missing)
         if store_lib.train_view(0) in missing:
             texts[name] = _training_pairs(task.spec, content, parts, config)
-    # One call for the whole shard keeps all cores of the tokenizer busy.
-    pairs = [pair for per_rendering in texts.values() for p in per_rendering for pair in p]
-    tokenized = iter(tokenization.tokenize_examples(vocabulary, pairs))
-    for name, per_rendering in texts.items():
-        examples = [[next(tokenized) for _ in p] for p in per_rendering]
-        _encode(rows[name], examples, config.max_tokens, _token_dtype(vocabulary))
+            num_texts += sum(len(p) for p in texts[name])
+            if num_texts >= TEXTS_TOGETHER:
+                tokenize()
+                num_texts = 0
+    tokenize()
     return rows
+
+
+def _tokenized(
+    vocabulary: vocabularies.Vocabulary, pairs: Sequence[tuple[str, str]], max_tokens: int
+) -> Iterator[tuple[bytes, int, int]]:
+    """(record cut on the left to `max_tokens`, tokens before the cut, loss start before it)."""
+    dtype = _token_dtype(vocabulary)
+    for start in range(0, len(pairs), TEXTS_TOGETHER):
+        some = pairs[start : start + TEXTS_TOGETHER]
+        for example in tokenization.tokenize_examples(vocabulary, some):
+            data = np.asarray(example.ids[-max_tokens:], dtype).tobytes()
+            yield data, len(example.ids), example.loss_start
 
 
 def _no_rows(config: PrepareConfig) -> _Rows:
@@ -399,19 +440,12 @@ def _eval_views(
     return views
 
 
-def _encode(
-    rows: _Rows,
-    examples: list[list[tokenization.TokenizedExample]],
-    max_tokens: int,
-    dtype: str,
-) -> None:
-    """Adds training records, cut on the left to `max_tokens`, with their lengths."""
+def _encode(rows: _Rows, examples: list[list[tuple[bytes, int, int]]], max_tokens: int) -> None:
+    """Adds training records of every rendering, as `_tokenized` gives them, with their lengths."""
     for number, rendering_examples in enumerate(examples):
-        rows.records[store_lib.train_view(number)] = [
-            np.asarray(e.ids[-max_tokens:], dtype).tobytes() for e in rendering_examples
-        ]
-    full = np.array([[len(e.ids) for e in r] for r in examples], np.int32)
-    starts = np.array([[e.loss_start for e in r] for r in examples], np.int32)
+        rows.records[store_lib.train_view(number)] = [data for data, _, _ in rendering_examples]
+    full = np.array([[length for _, length, _ in r] for r in examples], np.int32)
+    starts = np.array([[start for _, _, start in r] for r in examples], np.int32)
     rows.lengths = np.minimum(full, max_tokens)
     rows.loss_starts = np.maximum(starts - (full - rows.lengths), 0).astype(np.int32)
     rows.num_truncated = int((full[0] > max_tokens).sum())

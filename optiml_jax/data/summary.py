@@ -2,6 +2,7 @@
 
     summarize        examples and tokens by benchmark, category and level, as they lie
     mixture_shares   what each task contributes once the mixture's rates apply
+    in_examples      a mixture whose replay is counted in rows, as one counted in examples
     lengths          percentiles of tokens and target tokens, and how many examples were cut
 
 Neighbours: `store` holds the tables, `mixing` turns sizes into rates; `optiml inspect` and
@@ -54,16 +55,21 @@ class MixtureShare:
 
 
 def mixture_shares(
-    store: store_lib.Store, name: str | None, spec: mixing.MixtureSpec
+    store: store_lib.Store,
+    name: str | None,
+    spec: mixing.MixtureSpec,
+    feature_length: int | None = None,
 ) -> list[MixtureShare]:
-    """Shares of every trained task in a mixture: of examples, tokens and target tokens.
+    """Shares of every task that a mixture may draw: of examples, tokens and target tokens.
 
     Each kind of share sums to 1 over the list, which is sorted by task name. A rate is a share of
     examples; long examples make it a larger share of tokens, long answers one of target tokens.
+    Tasks that a subset or an ingredient's share of 0 leaves out are not in the list.
 
     Args:
         name: a mixture, benchmark or task of the store; None for the store's own mixture.
         spec: how its tasks are mixed.
+        feature_length: see `in_examples`.
 
     Raises:
         InputError: unknown name, nothing trainable in it, or rates that cannot be.
@@ -72,10 +78,10 @@ def mixture_shares(
         two tasks of equal rate with 30 and 10 tokens an example have token shares 0.75 and 0.25
     """
     tasks = sorted(trained_tasks(store, name), key=lambda task: task.name)
-    sizes = [task.num_train for task in tasks]
-    rates = mixing.mixing_rates(
-        spec, [task.spec for task in tasks], sizes, store.mixtures.get(name or "")
-    )
+    spec = in_examples(spec, store, name, feature_length)
+    rates = _rates(spec, store, name, tasks)
+    kept = mixing.members(spec, [task.spec for task in tasks], [True] * len(tasks))
+    tasks, rates = [task for task, one in zip(tasks, kept) if one], rates[kept]
     totals = np.stack([lengths_of(store, [task]).mean(axis=1) for task in tasks])
     weighted = rates[:, None] * totals
     # A mixture without a target token has nothing to share; its shares are zero, not NaN.
@@ -96,6 +102,83 @@ def mixture_shares(
         )
         for task, rate, share, mean in zip(tasks, rates, shares, totals)
     ]
+
+
+def in_examples(
+    spec: mixing.MixtureSpec,
+    store: store_lib.Store,
+    name: str | None,
+    feature_length: int | None = None,
+) -> mixing.MixtureSpec:
+    """The same mixture with replay's share in examples, where it is given in rows.
+
+    Rows are token space: a share s of it for replay means that of the tokens of drawn examples a
+    share s is replay's, as the mean lengths of the tasks have it. Padding is nobody's.
+
+    Args:
+        feature_length: tokens of a row; longer examples count as cut to it. None counts them as
+            stored.
+
+    Raises:
+        InputError: rates that cannot be, or other ingredients that leave replay no room.
+
+    Example:
+        replay of 2,000 tokens, tasks of 100: 5 % of the rows is a share r of the examples with
+        2000 r = .05 (2000 r + 100 (1 - r)), that is 0.26 %.
+    """
+    share = (spec.ingredients or {}).get("replay", 0)
+    if spec.replay_unit == "examples" or not share:
+        return dataclasses.replace(spec, replay_unit="examples")
+    others = {k: v for k, v in (spec.ingredients or {}).items() if k != "replay"}
+    tasks = trained_tasks(store, name)
+    tokens = np.array([_mean_tokens(store, task, feature_length) for task in tasks])
+
+    def rates_with(**changes: Any) -> np.ndarray:
+        changed = dataclasses.replace(spec, replay_unit="examples", **changes)
+        return _rates(changed, store, name, tasks)
+
+    alone: dict[str, Any] = {"num_tasks": None, "num_clusters": None, "proportions": None}
+    alone |= {"ingredients": {"replay": 1.0}, "ingredients_from": None}
+    replay_tokens = rates_with(**alone) @ tokens
+    without = rates_with(ingredients={**others, "replay": 0.0})
+    gives = np.array(
+        [
+            task.spec.benchmark == spec.ingredients_from
+            if spec.ingredients_from
+            else task.spec.benchmark not in (spec.ingredients or {})
+            for task in tasks
+        ]
+    )
+    has = without[gives].sum()
+    given_tokens = without[gives] @ tokens[gives] / has if has else 0.0
+    # r examples of replay take the place of r others: r m = s (r m + N - r g), solved for r.
+    rate = share * (without @ tokens) / (replay_tokens * (1 - share) + share * given_tokens)
+    room = 1 - sum(others.values())
+    if rate > room + 1e-9:
+        raise InputError(
+            f"MixtureSpec.ingredients: replay in {share:g} of the rows is {rate:.4g} of the"
+            f" examples, but the other ingredients leave {room:.4g}. Give smaller shares."
+        )
+    ingredients = {**(spec.ingredients or {}), "replay": float(min(rate, room))}
+    return dataclasses.replace(spec, replay_unit="examples", ingredients=ingredients)
+
+
+def _rates(
+    spec: mixing.MixtureSpec,
+    store: store_lib.Store,
+    name: str | None,
+    tasks: Sequence[store_lib.StoredTask],
+) -> np.ndarray:
+    sizes = [task.num_train for task in tasks]
+    own = store.mixtures.get(name or "")
+    return mixing.mixing_rates(spec, [task.spec for task in tasks], sizes, own)
+
+
+def _mean_tokens(
+    store: store_lib.Store, task: store_lib.StoredTask, feature_length: int | None
+) -> float:
+    own = store.lengths[:, task.first_example : task.first_example + task.num_train]
+    return float((own if feature_length is None else np.minimum(own, feature_length + 1)).mean())
 
 
 def trained_tasks(store: store_lib.Store, name: str | None) -> list[store_lib.StoredTask]:

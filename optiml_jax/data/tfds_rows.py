@@ -87,7 +87,10 @@ class TfdsRows:
         """Hash of the files of these splits, all by default."""
         wanted = splits or self.splits
         paths = [path for split in wanted for path in self.files[split]]
-        return rows.digest(paths, *wanted)
+        try:
+            return rows.digest(paths, *wanted)
+        except InputError as error:
+            raise InputError(f"{error} Or build it: {command(self.name, self.data_dir)}") from error
 
 
 def open_rows(
@@ -140,21 +143,29 @@ def is_prepared(name: str, data_dir: str | os.PathLike[str]) -> bool:
     return any(folder.glob("*.*.*/dataset_info.json"))
 
 
+OWN = {"super_natural_instructions": " --manual_dir=TASK_FILES"}
+"""Data sets that `tasks.tfds_builders` adds to TFDS's own, and what they are built from."""
+
+
 def command(name: str, data_dir: str | os.PathLike[str]) -> str:
     """What gets a data set, for messages."""
     plain = name.partition(":")[0]
-    return f"`python -m optiml_jax.tasks.tfds_builders {plain} --data_dir={data_dir}`"
+    more = OWN.get(plain, "")
+    return f"`python -m optiml_jax.tasks.tfds_builders {plain}{more} --data_dir={data_dir}`"
 
 
 def missing(what: str, name: str, data_dir: str | os.PathLike[str]) -> InputError:
     """The message for a data set that is not prepared."""
     return InputError(
-        f"{what}: TFDS's '{name}' is not prepared in '{data_dir}'. Get it (this may download) with"
-        f" {command(name, data_dir)}, or name the folder that has it with --tfds_data_dir."
+        f"{what}: TFDS's '{name}' is not prepared in '{data_dir}'. Get it with"
+        f" {command(name, data_dir)}{'' if name in OWN else ' (it downloads)'}, or name the folder"
+        " that has it with --tfds_data_dir."
     )
 
 
 def _builder(tfds: Any, name: str, folder: str, download: bool) -> Any:
+    if name in OWN and not is_prepared(name, folder):
+        raise missing(f"data set '{name}'", name, folder)
     # A prepared folder says all that is needed; the code that made it may be at hand or not.
     for try_again in (download, False):
         try:
@@ -165,6 +176,13 @@ def _builder(tfds: Any, name: str, folder: str, download: bool) -> Any:
                 known = unknown("data set", name, builders, "TFDS")
                 raise InputError(f"{known} Nor is it prepared in '{folder}'.") from error
             raise InputError(f"TFDS '{name}': {_first_line(error)}") from error
+        except Exception as error:
+            # Whatever reads dataset_info.json: protobuf, JSON, the file system.
+            raise InputError(
+                f"TFDS '{name}' in '{folder}' cannot be opened, its files may be damaged:"
+                f" {_first_line(error)} Remove its folder and build it again:"
+                f" {command(name, folder)}"
+            ) from error
         if builder.info.splits:
             return builder
         if not try_again:

@@ -28,6 +28,7 @@ from optiml_jax.main import (
     generate,
     infer,
     inspect,
+    leakage,
     precompile,
     prepare,
     report,
@@ -48,6 +49,7 @@ COMMANDS = {
     "precompile": precompile,
     "compare": compare,
     "inspect": inspect,
+    "leakage": leakage,
     "convert": convert,
     "doctor": doctor,
     "completion": completion,
@@ -149,5 +151,7 @@ def entry() -> None:
 
 
 def _tell(text: str) -> None:
+    """Prints a message; what data brought into it must not steer the terminal."""
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
+        print(shown, file=sys.stderr)

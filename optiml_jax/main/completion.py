@@ -6,6 +6,7 @@ script is static: it is made from the parsers of this version, so a TAB costs no
 
 import argparse
 import dataclasses
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -88,8 +89,11 @@ def known_values() -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
     from optiml_jax.main import gin_config
 
     benchmarks = tuple(sorted(tasks.BENCHMARKS))
+    gin_files = tuple(gin_config.gin_files())
+    mixtures = tuple(pathlib.Path(n).stem for n in gin_files if n.startswith("mixtures/"))
     names = {
-        "gin_file": tuple(gin_config.gin_files()),
+        "gin_file": gin_files,
+        "mixture_file": mixtures,
         "benchmark": benchmarks,
         "catalog": benchmarks,
         "split": splits.split_names(),

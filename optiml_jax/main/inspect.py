@@ -1,11 +1,13 @@
 """`optiml inspect`: what a store, a mixture or a catalog holds, as tables, texts or JSON.
 
-Neighbours: `inspect_content`, `inspect_catalog` and `inspect_samples` find out, `inspect_tables`
-shows; they are imported when the command runs, not when help is asked for.
+Neighbours: `inspect_content`, `inspect_mixture`, `inspect_catalog` and `inspect_samples` find out,
+`inspect_tables` shows; they are imported when the command runs, not when help is asked for.
 """
 
 import argparse
+import dataclasses
 import json
+import sys
 from typing import Any
 
 from optiml_jax.errors import InputError
@@ -14,6 +16,8 @@ from optiml_jax.main import flags
 EXAMPLES = """
 optiml inspect --store=stores/sni
 optiml inspect --store=stores/sni --tasks --level=partially_supervised
+optiml inspect opt_iml --store=stores/bench --steps=4000 --batch_size=256
+optiml inspect mixtures/tasks_16.gin --tasks
 optiml inspect --store=stores/sni --mixture --eps=128 --rows=50000
 optiml inspect --store=stores/mini --mixture --proportions=mini=0.9,replay=0.1 --json
 optiml inspect --store=stores/sni --samples=3 --category="Text Matching"
@@ -21,11 +25,15 @@ optiml inspect --store=stores/sni --samples=2 --view=eval_0shot
 optiml inspect --store=stores/sni --verify
 optiml inspect --catalog
 optiml inspect --catalog --tasks --benchmark=flan --role=test
+optiml inspect --catalog --split=flan_entailment
 optiml inspect --catalog --split=opt_iml_max --category="Data to Text" --json
 optiml inspect --catalog super_natural_instructions --data_dir=natural-instructions
 """
 
-MIXING_FLAGS = ("eps", "alpha", "proportions", "equalize_clusters", "rows", "feature_length")
+RATE_FLAGS = ("eps", "alpha", "proportions", "equalize_clusters")
+ROW_FLAGS = ("rows", "steps", "batch_size", "feature_length")
+DEFAULT_BATCH_SIZE = 256
+"""Of OPT-IML 30B (Table 3)."""
 
 
 def register(subparsers: Any) -> None:
@@ -42,6 +50,13 @@ def register(subparsers: Any) -> None:
         ),
         examples=EXAMPLES,
         stopped="Nothing was written. A filter or --samples=1 makes it shorter.",
+    )
+    parser.add_argument(
+        "mixture_file",
+        nargs="?",
+        metavar="MIXTURE",
+        help="how tasks are mixed: a file of gin/mixtures such as opt_iml or eps_128, or your own"
+        " .gin; with --store its shares, without it its tasks in the catalog",
     )
     parser.add_argument("--store", metavar="STORE", help="a folder made by `optiml prepare`")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -64,7 +79,7 @@ def register(subparsers: Any) -> None:
         nargs="?",
         const="",
         metavar="NAME",
-        help="of this mixture, benchmark or task; without NAME of the store's own mixture",
+        help="of this mixture, benchmark or task of the store; without NAME of all its tasks",
     )
     group.add_argument("--eps", metavar="N", help="cap on a task's size, or none (default 4096)")
     group.add_argument("--alpha", type=float, help="exponent on the shares (default 1)")
@@ -77,8 +92,15 @@ def register(subparsers: Any) -> None:
         help="every category of a benchmark gets the same share",
     )
     group.add_argument(
-        "--rows", type=int, help="also the epochs within this many rows: steps x batch size"
+        "--steps", type=int, metavar="N", help="also the epoch that each task reaches in N steps"
     )
+    group.add_argument(
+        "--batch_size",
+        type=int,
+        metavar="N",
+        help=f"rows a step (default {DEFAULT_BATCH_SIZE}, OPT-IML 30B's)",
+    )
+    group.add_argument("--rows", type=int, help="the same in rows: steps x batch size")
     group.add_argument(
         "--feature_length", type=int, metavar="T", help="tokens of those rows (default 2048)"
     )
@@ -101,7 +123,9 @@ def register(subparsers: Any) -> None:
     )
     group.add_argument("--data_dir", metavar="DIR", help="folder of BENCHMARK's task files")
     group.add_argument(
-        "--split", help="gives roles and levels, e.g. opt_iml (the default) or opt_iml_max"
+        "--split",
+        metavar="NAME|FILE",
+        help="gives roles and levels: a named split (default opt_iml) or your own, a .tsv file",
     )
 
 
@@ -115,18 +139,26 @@ def run(args: argparse.Namespace) -> int:
         from optiml_jax.main import inspect_catalog
 
         content = inspect_catalog.table_content(args.split, filters)
+        for note in content["notes"]:
+            print(f"note: {note}", file=sys.stderr)
         return _print(args, content, inspect_tables.print_table, args.tasks)
     if args.catalog is not None:
         content = inspect_content.catalog_content(args.catalog, args.data_dir, args.split, filters)
         return _print(args, content, inspect_tables.print_catalog)
+    if args.mixture_file is not None and not args.store:
+        from optiml_jax.main import inspect_mixture
+
+        file = inspect_mixture.find_file(args.mixture_file)
+        assert file is not None  # Nothing else was known.
+        content = inspect_mixture.members_content(
+            file, inspect_mixture.read_spec(file), args.split, filters
+        )
+        return _print(args, content, inspect_tables.print_members, args.tasks)
     from optiml_jax.data import store as store_lib
 
     store = store_lib.open_store(args.store, verify=args.verify)
-    if args.mixture is not None:
-        content = inspect_content.mixture_content(
-            *(store, args.mixture or None, _mixture_spec(args), filters, args.rows),
-            feature_length=2048 if args.feature_length is None else args.feature_length,
-        )
+    if args.mixture is not None or args.mixture_file is not None:
+        content = _mixture_content(args, store, filters)
         return _print(args, content, inspect_tables.print_mixture, args.tasks)
     if args.samples is not None:
         content = inspect_samples.samples_content(
@@ -147,24 +179,67 @@ def _print(args: argparse.Namespace, content: dict[str, Any], show: Any, *option
     return 0
 
 
+def _mixture_content(args: argparse.Namespace, store: Any, filters: Any) -> dict[str, Any]:
+    """Shares of a mixture's file, or of one of the store's names, in the store."""
+    from optiml_jax.data import mixing
+    from optiml_jax.main import inspect_content
+
+    name, spec, file = args.mixture or None, mixing.MixtureSpec(), None
+    if args.mixture_file is not None:
+        from optiml_jax.main import inspect_mixture
+
+        file = inspect_mixture.find_file(args.mixture_file, () if args.mixture else store.names)
+        if file is None:
+            name = args.mixture_file
+        else:
+            spec = inspect_mixture.read_spec(file)
+    rows = args.rows
+    if args.steps is not None:
+        batch_size = DEFAULT_BATCH_SIZE if args.batch_size is None else args.batch_size
+        for flag, value in (("steps", args.steps), ("batch_size", batch_size)):
+            if value < 1:
+                raise InputError(f"--{flag} is {value}, expected 1 or more.")
+        rows = args.steps * batch_size
+    content = inspect_content.mixture_content(
+        *(store, name, dataclasses.replace(spec, **_rate_settings(args)), filters, rows),
+        feature_length=2048 if args.feature_length is None else args.feature_length,
+    )
+    return {"mixture_file": file, **content}
+
+
 def _check_usage(args: argparse.Namespace) -> None:
     """Refuses flags that would have no effect: silence would look like an answer."""
     views = [name for name in ("mixture", "samples", "catalog") if getattr(args, name) is not None]
+    if args.mixture_file is not None and (others := [name for name in views if name != "mixture"]):
+        raise InputError(
+            f"'{args.mixture_file}' asks for shares, --{others[0]} for another view. Ask for one at"
+            " a time."
+        )
     if len(views) > 1:
         raise InputError(f"--{views[0]} and --{views[1]} are two views. Ask for one at a time.")
-    if args.catalog is None and not args.store:
+    if args.catalog is None and args.mixture_file is None and not args.store:
         raise InputError(
             "give --store=STORE, a folder made by `optiml prepare`. Without a store, --catalog"
             " shows the tasks of OPT-IML Bench."
         )
+    if args.mixture_file is not None and not args.store:
+        for name in ("mixture", "verify", *RATE_FLAGS, *ROW_FLAGS):
+            if getattr(args, name) not in (None, False):
+                raise InputError(
+                    f"--{name} needs the examples of a store: shares of tasks depend on their"
+                    " sizes and lengths. Add --store=STORE."
+                )
     needs = {
-        "mixture": MIXING_FLAGS,
+        "mixture": (*RATE_FLAGS, *ROW_FLAGS),
         "samples": ("task", "view"),
         "catalog": ("data_dir", "split"),
     }
+    shown = {*views, *(("mixture",) * (args.mixture_file is not None))}
+    if args.mixture_file is not None and not args.store:
+        needs["catalog"] = ("data_dir",)  # --split says whose training tasks.
     for view, names in needs.items():
         for name in names:
-            if getattr(args, name) not in (None, False) and view not in views:
+            if getattr(args, name) not in (None, False) and view not in shown:
                 raise InputError(f"--{name} has no effect without --{view}. Add --{view}.")
     useless = {"catalog": ("store", "verify"), "samples": ("tasks",)}
     if args.catalog == "" and args.data_dir is not None:
@@ -181,21 +256,32 @@ def _check_usage(args: argparse.Namespace) -> None:
         for name in useless.get(view, ()):
             if getattr(args, name):
                 raise InputError(f"--{name} has no effect with --{view}. Leave it out.")
-    if args.feature_length is not None and args.rows is None:
-        raise InputError("--feature_length has no effect without --rows. Add --rows=N.")
+    _check_rows(args)
 
 
-def _mixture_spec(args: argparse.Namespace) -> Any:
-    from optiml_jax.data import mixing
+def _check_rows(args: argparse.Namespace) -> None:
+    if args.rows is not None and args.steps is not None:
+        raise InputError("--rows and --steps both say how far training goes. Give one of them.")
+    if args.batch_size is not None and args.steps is None:
+        raise InputError("--batch_size has no effect without --steps. Add --steps=N.")
+    if args.feature_length is not None and args.rows is None and args.steps is None:
+        raise InputError(
+            "--feature_length has no effect without --rows. Add --rows=N or --steps=N."
+        )
 
-    given: dict[str, Any] = {"equalize_clusters": args.equalize_clusters}
+
+def _rate_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a `MixtureSpec` that flags give."""
+    given: dict[str, Any] = {}
+    if args.equalize_clusters:
+        given["equalize_clusters"] = True
     if args.eps is not None:
         given["eps"] = _eps(args.eps)
     if args.alpha is not None:
         given["alpha"] = args.alpha
     if args.proportions is not None:
         given["proportions"] = _proportions(args.proportions)
-    return mixing.MixtureSpec(**given)
+    return given
 
 
 def _eps(text: str) -> int | None:

@@ -5,7 +5,7 @@ Neighbours: `inspect` has the flags, `inspect_tables` shows what is returned her
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from optiml_jax import errors
@@ -13,6 +13,7 @@ from optiml_jax import errors
 # setup.py maps the folder tasks/ to this name, which pyright does not know.
 from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeAccessIssue]
 from optiml_jax.bench import catalog_table, splits, taxonomy
+from optiml_jax.main import split_notes
 from optiml_jax.main.inspect_content import Filters
 
 TABLE = pathlib.Path(declarations.__file__).parent / "tables" / "catalog.tsv"
@@ -22,43 +23,50 @@ COUNTS = (*splits.ROLES, "opt_iml", "opt_iml_max")
 def table_content(split: str | None, filters: Filters) -> dict[str, Any]:
     """The tasks that pass the filters, and how many there are by benchmark, level and category.
 
+    "notes" says which levels the split leaves empty, and which rows of a split file are idle.
+
     Args:
-        split: gives roles and levels; `opt_iml` when None.
+        split: gives roles and levels, a name or a file; `opt_iml` when None.
 
     Raises:
         InputError: the table has no roles of this split, or nothing passes the filters.
     """
     split = catalog_table.SPLITS[0] if split is None else split
-    if split not in catalog_table.SPLITS:
+    if split in splits.SPLITS and split not in catalog_table.SPLITS:
         raise errors.unknown("split", split, catalog_table.SPLITS, "--split")
+    found = splits.find(split)
     if filters.benchmark in set(declarations.BENCHMARKS) - set(catalog_table.BENCHMARKS):
         raise errors.InputError(
             f"benchmark '{filters.benchmark}' is not part of OPT-IML Bench."
             f" --catalog={filters.benchmark} shows its own tasks."
         )
-    rows = [_task(row, split) for row in catalog_table.read(TABLE).values()]
+    table = catalog_table.read(TABLE).values()
+    assigned = catalog_table.assign(table, found)
+    rows = [_task(row, assigned[row.name]) for row in table]
     kept = filters.apply(rows, lambda row: row, "the catalog")
     return {
-        "split": split,
+        "split": found.name,
+        "notes": split_notes.table_notes(found, assigned.values(), table),
         **_counts(kept),
         "benchmarks": _grouped(kept, "benchmark", catalog_table.BENCHMARKS),
         "levels": _grouped(kept, "level", splits.LEVELS),
-        "categories": _grouped(kept, "category", taxonomy.CATEGORIES),
+        # Some splits report under a benchmark's own kinds of task.
+        "categories": _grouped(
+            kept, "category", dict.fromkeys([*taxonomy.CATEGORIES, *(r["category"] for r in kept)])
+        ),
         "tasks": kept,
     }
 
 
-def _task(row: catalog_table.Row, split: str) -> dict[str, Any]:
-    role, level = row.role_and_level(split)
-    reason = row.dropped_because or (row.opt_iml_reason if split == "opt_iml" else "")
+def _task(row: catalog_table.Row, one: splits.Assignment) -> dict[str, Any]:
     return {
         "name": row.name,
         "benchmark": row.benchmark,
         "original_name": row.original_name,
-        "category": row.category,
-        "role": role,
-        "level": level,
-        "reason": reason,
+        "category": one.category,
+        "role": one.role,
+        "level": one.level,
+        "reason": one.reason,
         "metric": row.metric,
         "answer": row.answer,
         "instruction_kind": row.instruction_kind,
@@ -73,7 +81,7 @@ def _task(row: catalog_table.Row, split: str) -> dict[str, Any]:
 
 
 def _grouped(
-    rows: Sequence[Mapping[str, Any]], key: str, order: Sequence[str]
+    rows: Sequence[Mapping[str, Any]], key: str, order: Iterable[str]
 ) -> dict[str, dict[str, int]]:
     """Counts of each group that has a task, the named ones in their order."""
     groups: dict[str, list[Mapping[str, Any]]] = {}

@@ -109,7 +109,7 @@ def mixture_content(
         num_rows: rows of training (steps x batch size) for which epochs are counted; None for no
             epochs.
     """
-    shares = summary.mixture_shares(store, name, spec)
+    shares = summary.mixture_shares(store, name, spec, feature_length)
     drawn = None
     if num_rows is not None:
         drawn = drawn_examples(store, name, spec, num_rows, feature_length)
@@ -123,14 +123,8 @@ def mixture_content(
     return {
         "mixture": name or store.meta["mixture"],
         "split": store.meta["split"],
-        "settings": {
-            "eps": spec.eps,
-            "alpha": spec.alpha,
-            "proportions": dict(spec.proportions) if spec.proportions else None,
-            "equalize_clusters": spec.equalize_clusters,
-            # A stored SeqIO mixture's: they replace cap and alpha.
-            "has_own_rates": (name or "") in store.mixtures,
-        },
+        # A stored SeqIO mixture's own rates replace cap and alpha.
+        "settings": {**spec.to_json(), "has_own_rates": (name or "") in store.mixtures},
         "num_rows": num_rows,
         "feature_length": feature_length,
         "num_drawn_examples": None if drawn is None else sum(drawn.values()),
@@ -162,7 +156,7 @@ def drawn_examples(
     rows_a_step = min(num_rows, 4096)
     config = stream.StreamConfig(
         mixture_or_task_name=name,
-        mixture=spec,
+        mixture=summary.in_examples(spec, store, name, feature_length),
         feature_length=feature_length,
         batch_size=rows_a_step,
     )
@@ -186,9 +180,8 @@ def catalog_content(
     `opt_iml` and `opt_iml_max` tell whether a task trains under the split of that name; a split
     that this version does not have is left out of the rows.
     """
-    if split is not None and split not in splits.split_names():
-        raise errors.unknown("split", split, splits.split_names(), "--split")
-    tasks, assignments = declarations.read(benchmark, data_dir, split)
+    found = None if split is None else splits.find(split)
+    tasks, assignments = declarations.read(benchmark, data_dir, found)
     specs = [task.spec for task in tasks]
     named = {
         name: splits.assign(specs, name) for name in NAMED_SPLITS if name in splits.split_names()

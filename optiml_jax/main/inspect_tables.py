@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optiml_jax.bench import taxonomy
+from optiml_jax.data import mixing
 from optiml_jax.main import show
 from optiml_jax.main.show import Table
 
@@ -32,15 +33,11 @@ def print_store(content: Mapping[str, Any]) -> None:
 def print_mixture(content: Mapping[str, Any], with_tasks: bool = False) -> None:
     """Effective shares by benchmark and category, by task if asked, and lengths."""
     settings = content["settings"]
-    rates = "no cap" if settings["eps"] is None else f"eps {settings['eps']:,}"
-    rates += f", alpha {settings['alpha']:g}"
-    if settings["has_own_rates"]:
-        rates = "rates of its own (SeqIO)"
-    proportions = ", ".join(f"{k}={v:g}" for k, v in (settings["proportions"] or {}).items())
+    file = content.get("mixture_file")
     print(
-        f"{content['mixture']}, split {content['split']}: {content['num_tasks']:,} training tasks,"
-        f" {content['num_examples']:,} examples; {rates}, proportions"
-        f" {proportions or 'as they come'}{', equal clusters' * settings['equalize_clusters']};"
+        f"{f'{file} of ' if file else ''}{content['mixture']}, split {content['split']}:"
+        f" {content['num_tasks']:,} training tasks,"
+        f" {content['num_examples']:,} examples; {_rates(settings)};"
         f" an example drawn has {content['mean_tokens']:,.1f} tokens,"
         f" {content['mean_target_tokens']:,.1f} with loss, on average"
     )
@@ -57,6 +54,48 @@ def print_mixture(content: Mapping[str, Any], with_tasks: bool = False) -> None:
     if with_tasks:
         tables.append(_shares({row["name"]: row for row in content["tasks"]}, "tasks"))
     show.show([*tables, _lengths(content["lengths"])])
+
+
+def print_members(content: Mapping[str, Any], with_tasks: bool = False) -> None:
+    """The catalog's tasks that a mixture draws from, counted or listed, and its fixed shares."""
+    print(
+        f"{content['mixture_file']}, split {content['split']}: {content['num_tasks']:,} of the"
+        f" catalog's {content['num_catalog_tasks']:,} training tasks; {_rates(content['settings'])}"
+        "\nex %: share of the drawn examples, where sizes do not matter; the other shares need a"
+        " store: --store=STORE\n"
+    )
+    if with_tasks:
+        keys = ("name", "benchmark", "category", "level")
+        rows = [tuple(row[key] for key in keys) for row in content["tasks"]]
+        show.show([Table(f"{len(rows):,} tasks", ("task", *keys[1:]), rows, align="l")])
+        return
+    benchmarks = [
+        (
+            name,
+            f"{row['num_tasks']:,}",
+            "-" if row["example_share"] is None else show.percent(row["example_share"]),
+        )
+        for name, row in content["benchmarks"].items()
+    ]
+    categories = [(name, f"{row['num_tasks']:,}") for name, row in content["categories"].items()]
+    show.show(
+        [
+            Table("benchmarks", ("benchmark", "tasks", "ex %"), benchmarks),
+            Table("categories", ("category", "tasks"), categories),
+        ]
+    )
+
+
+def _rates(settings: Mapping[str, Any]) -> str:
+    """How a mixture is mixed, in words."""
+    told = "no cap" if settings["eps"] is None else f"eps {settings['eps']:,}"
+    told += f", alpha {settings['alpha']:g}"
+    if settings.get("has_own_rates"):
+        told = "rates of its own (SeqIO)"
+    proportions = ", ".join(f"{k}={v:g}" for k, v in (settings["proportions"] or {}).items())
+    told += f", proportions {proportions or 'as they come'}"
+    told += ", equal clusters" * settings["equalize_clusters"]
+    return told + (f"; {added}" if (added := mixing.describe(settings)) else "")
 
 
 def print_samples(content: Mapping[str, Any]) -> None:
@@ -95,7 +134,8 @@ def print_table(content: Mapping[str, Any], with_tasks: bool = False) -> None:
     """The counts of OPT-IML Bench's table, or its tasks."""
     print(
         f"OPT-IML Bench, split {content['split']}: {content['num_tasks']:,} tasks in"
-        f" {len(content['categories'])} of {len(taxonomy.CATEGORIES)} categories\n"
+        f" {len(content['categories'])} of"
+        f" {len({*taxonomy.CATEGORIES, *content['categories']})} categories\n"
         f"{content['opt_iml']:,} of them train in opt_iml, {content['opt_iml_max']:,} in"
         " opt_iml_max (max)\n"
     )

@@ -19,6 +19,7 @@ optiml prepare super_natural_instructions --data_dir=DIR --out=STORE --vocabular
 optiml prepare super_natural_instructions --data_dir=DIR --out=STORE --shots=0,5 --skip_bad
 optiml prepare flan --data_dir=DIR --out=STORE --tfds_data_dir=TFDS --tasks=rte,anli_r?
 optiml prepare promptsource --data_dir=DIR --out=STORE --meta_icl=4 --suffix_loss
+optiml prepare super_natural_instructions --data_dir=DIR --out=STORE --split=my_split.tsv
 optiml prepare my_mixture --module=examples/my_tasks --out=stores/mine
 """
 
@@ -91,7 +92,12 @@ def register(subparsers: Any) -> None:
     settings = parser.add_argument_group(
         "settings", "an existing store keeps its own where a flag is not given"
     )
-    settings.add_argument("--split", help="named split (default opt_iml; mini for mini)")
+    settings.add_argument(
+        "--split",
+        metavar="NAME|FILE",
+        help="a named split (default opt_iml; mini for mini) or your own, a .tsv file"
+        " (docs/splits.md)",
+    )
     settings.add_argument(
         "--shots", metavar="K,K", help="demonstrations of each evaluation view (default 0)"
     )
@@ -100,7 +106,10 @@ def register(subparsers: Any) -> None:
         "--max_tokens", type=int, help="longest example, cut on the left (default 2049)"
     )
     settings.add_argument(
-        "--max_eval_examples", type=int, help="evaluated per held-out task (default 100)"
+        "--max_eval_examples",
+        type=int,
+        help="evaluated per held-out task (default: all of a release's test set; 100 of"
+        " Super-NaturalInstructions, mini and your own tasks)",
     )
     settings.add_argument(
         "--max_eval_prompts",
@@ -142,9 +151,11 @@ def run(args: argparse.Namespace) -> int:
     """Reads, renders, writes; prints what was done."""
     # setup.py maps the folder tasks/ to this name, which pyright does not know.
     from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeAccessIssue]
+    from optiml_jax.bench import splits
     from optiml_jax.data import prepare, rendering
     from optiml_jax.data import store as store_lib
     from optiml_jax.errors import InputError
+    from optiml_jax.main import split_notes
 
     notes: list[str] = []
 
@@ -157,7 +168,12 @@ def run(args: argparse.Namespace) -> int:
             "--seqio_additional_cache_dirs goes with --module: only SeqIO tasks of your own have"
             " such caches."
         )
+    if args.tasks is not None and not all(args.tasks.split(",")):
+        raise InputError(f"--tasks is {args.tasks!r}, expected names or patterns with commas.")
     index = store_lib.read_index(pathlib.Path(args.out)) or {}
+    split = _split(args.split, index)
+    if args.split:
+        args.split = split.name
     own = user_tasks.read(args, index) if args.module is not None else None
     benchmark = own or _benchmark(args.benchmark)
     kept = {**index.get("render", {}), **index}
@@ -166,12 +182,13 @@ def run(args: argparse.Namespace) -> int:
         return given if given is not None else kept.get(name, default)
 
     render = rendering.RenderConfig(
-        split=args.split or user_tasks.placing_split(index) or benchmark.default_split,
+        split=split.name if split else benchmark.default_split,
+        split_rules=split.rules if split else own.split_rules if own else "",
         seed=setting(args.seed, "seed", 0),
         num_renderings=setting(args.renderings, "num_renderings", 1),
         shots=tuple(setting(_shots(args.shots), "shots", (0,))),
         max_train_examples=benchmark.max_train_examples,
-        max_eval_examples=setting(args.max_eval_examples, "max_eval_examples", 100),
+        max_eval_examples=setting(args.max_eval_examples, "max_eval_examples", None),
         max_eval_prompts=setting(args.max_eval_prompts, "max_eval_prompts", 250),
         prompt=_prompt(args, kept.get("prompt", {})),
     )
@@ -186,7 +203,7 @@ def run(args: argparse.Namespace) -> int:
         tasks, assignments = declarations.read(
             args.benchmark,
             args.data_dir,
-            render.split,
+            split,
             args.skip_bad,
             on_skip,
             only=args.tasks.split(",") if args.tasks else (),
@@ -195,7 +212,18 @@ def run(args: argparse.Namespace) -> int:
         )
         folders = " and ".join(filter(None, (args.data_dir, args.tfds_data_dir)))
         origin = f" from {folders}" if folders else ""
+    split = split or splits.find(render.split, render.split_rules)
+    for note in split_notes.row_notes(split, [task.spec for task in tasks]):
+        print(f"note: {note}", file=sys.stderr)
+    placed = {task.spec.name: (task.spec, assignments[task.spec.name]) for task in tasks}
+    split_notes.check_beside(split, placed, index, args.out)
     print(f"read {len(tasks):,} tasks of {args.benchmark}{origin}", flush=True)
+    if out := [t.spec.name for t in tasks if assignments[t.spec.name].role == "excluded"]:
+        print(
+            f"note: the split excludes {len(out):,} of them, such as '{out[0]}':"
+            f" {assignments[out[0]].reason}.",
+            file=sys.stderr,
+        )
     vocabulary = _vocabulary(args, tasks, assignments, render)
 
     def progress(done: int, total: int, what: str) -> None:
@@ -221,6 +249,18 @@ def run(args: argparse.Namespace) -> int:
         f" {result.tasks_removed:,} removed; {result.seconds:.1f} s"
         + (f" ({len(notes)} notes above on what was left out)" if notes else "")
     )
+    written = store_lib.read_index(pathlib.Path(args.out)) or {}
+    told = split_notes.change_note(split, index)
+    if user_tasks.placing_split(written) is not None:
+        told += split_notes.store_notes(split, written, args.out)
+    for note in told:
+        print(f"note: {note}", file=sys.stderr)
+    if result.untrained:
+        print(
+            f"note: {len(result.untrained):,} tasks of the role train have no example to train on,"
+            f" only such that are evaluated (first: '{result.untrained[0]}').",
+            file=sys.stderr,
+        )
     if result.tasks_behind:
         print(
             f"note: {result.tasks_behind:,} stored tasks of other runs lack a view of"
@@ -243,6 +283,17 @@ def _benchmark(name: str) -> Any:
         raise InputError(
             f"{error} A SeqIO task or mixture of your own needs --module=MODULE."
         ) from error
+
+
+def _split(given: str | None, index: Mapping[str, Any]) -> Any:
+    """The split that is asked for, or else the one that placed the store's benchmarks."""
+    from optiml_jax.bench import splits
+
+    if given:
+        return splits.find(given)
+    stored = user_tasks.placing_split(index)
+    rules = index.get("render", {}).get("split_rules", "")
+    return None if stored is None else splits.find(stored, rules)
 
 
 def _prompt(args: argparse.Namespace, kept: Mapping[str, Any]) -> Any:

@@ -97,7 +97,7 @@ def find_mixture(model_dir: str | None, store: str | None) -> Any:
     from optiml_jax.eval import report_run
 
     name, spec, origin = None, mixing.MixtureSpec(), "its default rates"
-    module, is_asked = None, store is not None
+    module, is_asked, length = None, store is not None, None
     if model_dir is not None and (pathlib.Path(model_dir) / report_run.CONFIG_NAME).is_file():
         config = pathlib.Path(model_dir) / report_run.CONFIG_NAME
         try:
@@ -108,7 +108,7 @@ def find_mixture(model_dir: str | None, store: str | None) -> Any:
                 return report_run.Mixture(note=note)
         else:
             name, spec, origin = job.mixture_or_task_name, job.mixture, f"the rates of {config}"
-            module = job.mixture_or_task_module
+            module, length = job.mixture_or_task_module, job.feature_length
             if store is None and not pathlib.Path(job.store).is_dir():
                 note = f"Not known: the run's store '{job.store}' is not here; give --store=STORE."
                 return report_run.Mixture(note=note)
@@ -116,14 +116,16 @@ def find_mixture(model_dir: str | None, store: str | None) -> Any:
     if store is None:
         return report_run.Mixture()
     try:
-        return _mixture_of(store, name, spec, module, origin)
+        return _mixture_of(store, name, spec, module, origin, length)
     except InputError as error:
         if is_asked:
             raise
         return report_run.Mixture(note=f"Not known: {error}")
 
 
-def _mixture_of(store: str, name: str | None, spec: Any, module: Any, origin: str) -> Any:
+def _mixture_of(
+    store: str, name: str | None, spec: Any, module: Any, origin: str, length: int | None
+) -> Any:
     from optiml_jax.data import store as store_lib
     from optiml_jax.data import summary
     from optiml_jax.eval import report_run
@@ -136,7 +138,8 @@ def _mixture_of(store: str, name: str | None, spec: Any, module: Any, origin: st
         return report_run.Mixture(note=note)
     shown = name or opened.meta["mixture"]
     return report_run.Mixture(
-        summary.mixture_shares(opened, name, spec), f"{shown} of the store {store}, {origin}."
+        summary.mixture_shares(opened, name, spec, length),
+        f"{shown} of the store {store}, {origin}.",
     )
 
 

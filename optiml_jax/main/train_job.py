@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from optiml_jax import types
 from optiml_jax.bench import record
-from optiml_jax.data import mixing, stream, vocabularies
+from optiml_jax.data import mixing, stream, summary, vocabularies
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
 from optiml_jax.eval import aggregation, evaluator
@@ -145,7 +145,9 @@ def resolve(job: TrainJob) -> Parts:
     mesh = check_shapes(job, jax.devices())
     config = stream.StreamConfig(
         mixture_or_task_name=job.mixture_or_task_name,
-        mixture=job.mixture,
+        mixture=summary.in_examples(
+            job.mixture, store, job.mixture_or_task_name, job.feature_length
+        ),
         feature_length=job.feature_length,
         batch_size=job.loop.batch_size,
         seed=job.loop.seed,
@@ -290,7 +292,8 @@ def _describe(job: TrainJob, parts: Parts) -> str:
     }
     with jax.set_mesh(parts.mesh):
         _, metrics = jax.eval_shape(train_step, state, batch, jax.random.key(0))
-    tasks = parts.source.tasks
+    # A subset, or a share of 0, leaves tasks of the store out.
+    tasks = [task for task, rate in zip(parts.source.tasks, parts.source.rates) if rate > 0]
     num_examples = sum(task.num_train for task in tasks)
     num_tokens = sum(task.num_tokens for task in tasks)
     tokens = math.prod(rows)
@@ -313,7 +316,8 @@ def _describe(job: TrainJob, parts: Parts) -> str:
             if job.mixture_or_task_name in parts.store.mixtures
             else f"eps {job.mixture.eps}"
         )
-        + f", proportions {job.mixture.proportions or 'by size'}",
+        + f", proportions {job.mixture.proportions or 'by size'}"
+        + (f"; {added}" if (added := mixing.describe(job.mixture.to_json())) else ""),
         "batch": f"{rows[0]} rows of {rows[1]} tokens = {tokens:,} tokens a step, "
         f"{job.loop.num_microbatches} microbatch(es)",
         "run": f"{job.loop.steps:,} steps, at most {job.loop.steps * tokens:,} tokens, "

@@ -38,6 +38,7 @@ class Found:
         mixtures: name -> task -> rate; empty for a task alone.
         own: names of the user's tasks among them.
         default_split: that of the benchmarks among them.
+        split_rules: text of a split file, where they are placed by one.
         max_train_examples: random examples kept per task.
     """
 
@@ -46,6 +47,7 @@ class Found:
     mixtures: Mapping[str, Mapping[str, float]]
     own: Sequence[str]
     default_split: str = DEFAULT_SPLIT
+    split_rules: str = ""
     max_train_examples: int = 100_000
 
 
@@ -113,6 +115,7 @@ def read(args: argparse.Namespace, index: Mapping[str, Any]) -> Found:
         mixtures={name: resolved.rates} if resolved.is_mixture else {},
         own=[task.task.spec.name for task in own],
         default_split=split or index.get("split", DEFAULT_SPLIT),
+        split_rules=sources[0].config.split_rules if sources else "",
     )
 
 

@@ -148,11 +148,76 @@ def test_what_a_release_evaluates_is_held_out():
         dataclasses.replace(TRAIN, role="test"),
         dataclasses.replace(config, max_eval_examples=12),
     )
-    assert [row.id for row in tested.evaluation][:11] == [
-        *(f"train-{i}" for i in range(50, 60)),
-        "train-0",
-    ]
+    # Its train rows are there for demonstrations alone.
+    assert [row.id for row in tested.evaluation] == [f"train-{i}" for i in range(50, 60)]
+    assert {row.id for row in tested.pool} == {f"train-{i}" for i in range(50)}
     assert not tested.train
+
+
+def test_records_that_ask_the_same_are_held_out_together():
+    rows = tuple(
+        record.Record(f"train-{i}", input=f" question {i % 20} ", references=("yes",))
+        for i in range(400)
+    )
+    content = catalog.TaskContent("", (), rows)
+    some = rendering.partition(SPEC, content, TRAIN, rendering.RenderConfig())
+    asked = [{row.input for row in part} for part in (some.train, some.evaluation)]
+    assert asked[0]
+    assert asked[1]
+    assert not asked[0] & asked[1]
+    # Where all ask the same, nothing can be held out.
+    same = tuple(dataclasses.replace(row, input="one") for row in rows)
+    content = catalog.TaskContent("", (), same)
+    some = rendering.partition(SPEC, content, TRAIN, rendering.RenderConfig())
+    assert (len(some.train), some.evaluation) == (400, ())
+    # Of rows whose fields are filled in later, the fields count.
+    fields = tuple(record.Record(r.id, fields={"q": r.input}) for r in rows)
+    content = dataclasses.replace(CONTENT, records=fields)
+    some = rendering.partition(SPEC, content, TRAIN, rendering.RenderConfig())
+    held_out = {row.fields["q"] for row in some.evaluation}
+    assert held_out
+    assert not held_out & {row.fields["q"] for row in some.train}
+
+
+def test_how_much_is_evaluated():
+    """A test takes all of a release's test set, Super-NI its first 100, validation 250 prompts."""
+    rows = tuple(
+        record.Record(
+            f"{split}-{i}", fields={"number": i, "answer": "red"}, metadata={record.HELD_OUT: split}
+        )
+        for split in ("validation", "test")
+        for i in range(400)
+    )
+    plain = tuple(dataclasses.replace(row, input="x", references=("red",)) for row in rows)
+    config = rendering.RenderConfig()
+    for benchmark, role, templates, number in (
+        ("flan", "test", TEMPLATES[:2], 800),
+        ("flan", "validation", TEMPLATES[:2], 250),
+        ("reasoning", "test", (), 400),
+        ("reasoning", "validation", (), 250),
+        ("super_natural_instructions", "test", (), 100),
+    ):
+        spec = dataclasses.replace(SPEC, benchmark=benchmark)
+        content = dataclasses.replace(
+            CONTENT, records=rows if templates else plain, templates=templates
+        )
+        some = rendering.partition(spec, content, dataclasses.replace(TRAIN, role=role), config)
+        found = rendering.eval_records(spec, content, some, config, 0)
+        assert len(found) == number, (benchmark, role)
+        assert {one.id.partition("-")[0] for one in found} == (
+            {role} if benchmark != "super_natural_instructions" else {"test"}
+        )
+
+
+def test_demonstrations_do_not_depend_on_the_order_of_the_file():
+    config = rendering.RenderConfig(shots=(2,))
+    shuffled = dataclasses.replace(CONTENT, records=tuple(random.Random(3).sample(ROWS, len(ROWS))))
+    texts = []
+    for content in (CONTENT, shuffled):
+        some = rendering.partition(SPEC, content, TRAIN, config)
+        made = rendering.eval_records(SPEC, content, some, config, 2)
+        texts.append({one.id: one.source for one in made})
+    assert texts[0] == texts[1]
 
 
 def test_demonstrations_are_in_the_wording_of_the_example():

@@ -89,9 +89,90 @@ def test_mixing_settings_are_read(inspect):
         "alpha": 0.5,
         "proportions": {"super_natural_instructions": 1.0},
         "equalize_clusters": True,
+        **{"num_tasks": None, "num_clusters": None, "subset_seed": 0},
+        **{"ingredients": None, "ingredients_from": None, "replay_unit": "examples"},
         "has_own_rates": False,
     }
     assert content["tasks"][0]["epochs"] is None
+
+
+@pytest.mark.parametrize("name", ["eps_128", "eps_128.gin", "mixtures/eps_128.gin"])
+def test_a_mixtures_file(inspect, name):
+    out = inspect(name)
+    assert out.startswith("mixtures/eps_128.gin of super_natural_instructions, split opt_iml: 1 tr")
+    assert "eps 128, alpha 1, proportions as they come; replay=0, dialogue=0, reasoning=0;" in out
+    content = json.loads(inspect(name, "--json", "--alpha=0.5"))
+    assert content["mixture_file"] == "mixtures/eps_128.gin"
+    assert (content["settings"]["eps"], content["settings"]["alpha"]) == (128, 0.5)
+    assert content["settings"]["ingredients"] == {"replay": 0, "dialogue": 0, "reasoning": 0}
+    alone = json.loads(inspect(name, f"--mixture={TASK}", "--json"))
+    assert alone["mixture"] == TASK
+
+
+def test_a_name_of_the_store_is_a_mixture_too(inspect):
+    flagged = json.loads(inspect(f"--mixture={TASK}", "--json"))
+    content = json.loads(inspect(TASK, "--json"))
+    assert content == flagged
+    assert content["mixture_file"] is None
+
+
+def test_steps_and_batch_size_are_rows(inspect):
+    length = "--feature_length=64"
+    rows = json.loads(inspect("eps_128", "--rows=512", length, "--json"))
+    assert json.loads(inspect("eps_128", "--steps=2", length, "--json")) == rows
+    steps = ("--steps=64", "--batch_size=8")
+    assert json.loads(inspect("eps_128", *steps, length, "--json")) == rows
+    assert rows["tasks"][0]["epochs"] > 1
+
+
+def test_a_file_of_ones_own(inspect, tmp_path, monkeypatch):
+    own = "# Mine.\nSHARE = 1.0\nMixtureSpec.proportions = {'super_natural_instructions': %SHARE}\n"
+    (tmp_path / "mine.gin").write_text(own)
+    (tmp_path / "empty.gin").write_text("# Nothing.\n")
+    path = tmp_path / "mine.gin"
+    assert "proportions super_natural_instructions=1;" in inspect(str(path))
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(inspect("mine.gin", "--json"))["mixture_file"] == "mine.gin"
+
+
+def test_a_file_that_is_no_mixture(capsys, tmp_path):
+    for name, text, message in (
+        ("empty.gin", "# Nothing.\n", "it binds nothing of MixtureSpec: it is no mixture."),
+        ("bad.gin", "MixtureSpec.ingredients = {'replay': -1.0}\n", "['replay'] is -1.0, expected"),
+        ("wrong.gin", "MixtureSpec.esp = 1\n", "unknown parameter of MixtureSpec 'esp'. Did you"),
+        ("unused.gin", "X = 1\nMixtureSpec.eps = 1\n", "unknown macro 'X'"),
+    ):
+        (tmp_path / name).write_text(text)
+        assert cli.main(["inspect", str(tmp_path / name)]) == 2
+        out, err = capsys.readouterr()
+        assert message in err
+        assert not out
+
+
+def test_a_mixture_without_a_store(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*flags):
+        assert cli.main(["inspect", *flags]) == 0
+        return capsys.readouterr().out
+
+    lines = run("opt_iml").splitlines()
+    assert lines[0].startswith("mixtures/opt_iml.gin, split opt_iml: ")
+    (line,) = (line for line in lines if line.startswith("promptsource"))
+    assert line.split()[2] == "42.3"  # .94 x 45 %
+    (line,) = (line for line in lines if line.startswith("replay"))
+    assert line.split() == ["replay", "0", "5.00"]
+    assert run("opt_iml_max").startswith("mixtures/opt_iml_max.gin, split opt_iml_max: ")
+    content = json.loads(run("tasks_64", "--json"))
+    assert (content["num_tasks"], len(content["tasks"])) == (64, 64)
+    assert sum(row["num_tasks"] for row in content["benchmarks"].values()) == 64
+    assert content["benchmarks"]["flan"]["example_share"] is None
+    flan = json.loads(run("tasks_64", "--json", "--benchmark=flan"))
+    assert flan["tasks"] == [row for row in content["tasks"] if row["benchmark"] == "flan"]
+    assert list(flan["benchmarks"]) == ["flan"]
+    listed = run("tasks_16", "--tasks").splitlines()
+    assert "16 tasks" in listed
+    assert any(line.startswith("promptsource__blended_skill_talk ") for line in listed)
 
 
 def test_a_training_sample_is_marked_in_a_pipe(inspect):
@@ -203,7 +284,7 @@ def test_the_catalog_under_other_splits(catalog):
         ("--role=trian", "unknown role 'trian'. Did you mean 'train'?"),
         ("--level=held_out", "unknown level 'held_out'. Did you mean 'fully_held_out'?"),
         ("--split=opt_iml_maxx", "unknown split 'opt_iml_maxx'. Did you mean 'opt_iml_max'?"),
-        ("--split=mini", "unknown split 'mini'. Known: opt_iml, opt_iml_max, super_natural"),
+        ("--split=mini", "--split: unknown split 'mini'. Known: crossfit_random, "),
         ("--benchmark=t5 --role=test", "has benchmark 't5' and role 'test'. Leave a filter out."),
         ("--data_dir=.", "--data_dir needs to know whose files these are: --catalog=BENCHMARK"),
     ],

@@ -155,14 +155,14 @@ LEAST = ("--gin_file=models/opt_tiny.gin", "--gin.ATTENTION_DROPOUT_RATE=0.0")
 
 @pytest.mark.tpu_compile
 def test_decoding_compiles_and_needs_no_training_batch():
-    """Dropout and batch are of the training recipe; whoever reads a cache reads it with dense."""
+    """Dropout and batch are of the training recipe; prompts are read by the back-end named."""
     code, output, told = precompile(
         *("--gin_file=models/opt_tiny.gin", "--topology=v5e:2x2", "--mode=decode", "--json"),
         *("--gin.BATCH_SIZE=7", "--gin.OptConfig.attention='splash'", "--new_tokens=8"),
     )
     assert code == 0, told
     found = json.loads(output)
-    assert (found["attention"], found["batch_size"], found["prompt_length"]) == ("dense", 32, 504)
+    assert (found["attention"], found["batch_size"], found["prompt_length"]) == ("splash", 32, 504)
     assert set(found["programs"]) == {"prefill", "step"}
     assert found["peak_bytes"] == max(one["peak_bytes"] for one in found["programs"].values())
 

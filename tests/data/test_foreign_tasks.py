@@ -399,6 +399,21 @@ def test_inputs_on_both_sides_are_told():
     assert note.startswith("task 'mine': 4 inputs of its split 'test' are also in 'train'")
 
 
+def test_a_mixture_that_holds_itself():
+    """Names are resolved when a mixture is made, so SeqIO's registry refuses a cycle by itself."""
+    add()
+    with pytest.raises(ValueError, match="not registered: selfish"):
+        seqio.MixtureRegistry.add("selfish", [("mine", 1), ("selfish", 1)])
+    one = seqio.MixtureRegistry.add("one", [("mine", 1)])
+    two = seqio.MixtureRegistry.add("two", [("one", 1), ("mine", 1)])
+    one._sub_mixtures.append(two)
+    for name, way in (("two", "two -> one -> two"), ("one", "one -> two -> one")):
+        with pytest.raises(InputError, match=f"mixture '{name}' leads back to '{name}': {way}"):
+            foreign_tasks.resolve(name)
+    one._sub_mixtures.clear()
+    assert foreign_tasks.resolve("two").rates == {"mine": 1.0}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -410,6 +425,7 @@ def test_inputs_on_both_sides_are_told():
             " the rates of a mixture inside it all 0?",
         ),
         ("negative", "mixture 'negative': the rate of 'mine' is -1.0, expected a finite number"),
+        ("undefined", "mixture 'undefined': the rate of 'mine' is nan, expected a finite number"),
         ("uncounted", "mixture 'uncounted': the rate of 'mine' cannot be computed: "),
     ],
 )
@@ -418,6 +434,7 @@ def test_bad_names_and_rates(name, message):
     seqio.MixtureRegistry.add("zeros", [("mine", 0)])
     seqio.MixtureRegistry.add("nested", [("zeros", 1)])
     seqio.MixtureRegistry.add("negative", [("mine", -1)])
+    seqio.MixtureRegistry.add("undefined", [("mine", float("nan"))])
     uncounted = functools.partial(seqio.mixing_rate_num_examples, maximum=10)
     seqio.MixtureRegistry.add("uncounted", [("mine", uncounted)])
     with pytest.raises(InputError) as error:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optiml_jax.data import mixing
+from optiml_jax.data import mixing, packing
 from optiml_jax.errors import InputError
 from tests.data.conftest import make_task
 
@@ -114,3 +114,249 @@ def test_bad_rates(arguments, message):
 def test_fields_of_another_kind_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         mixing.MixtureSpec(**arguments)
+
+
+# --- subsets and ingredients ---------------------------------------------------------------------
+
+BENCH = [
+    make_task(number, 5, benchmark=benchmark).spec
+    for benchmark, count in (("flan", 3), ("t5", 2), ("reasoning", 2), ("replay", 2))
+    for number in range(count)
+]
+BENCH_SIZES = [30, 9000, 4096, 5000, 100, 700, 12, 4000, 90000]
+
+
+def bench_shares(**arguments):
+    """Benchmark -> share."""
+    got = mixing.mixing_rates(mixing.MixtureSpec(**arguments), BENCH, BENCH_SIZES)
+    assert got.sum() == pytest.approx(1)
+    assert got.min() >= 0
+    names = [task.benchmark for task in BENCH]
+    return {name: sum(r for r, n in zip(got, names) if n == name) for name in dict.fromkeys(names)}
+
+
+def test_ingredients_are_shares_of_the_whole():
+    ingredients = {"replay": 0.05, "reasoning": 0.01}
+    proportions = {"flan": 0.4, "t5": 0.6}
+    got = bench_shares(proportions=proportions, ingredients=ingredients)
+    assert got == pytest.approx({"flan": 0.376, "t5": 0.564, **ingredients})
+    got = bench_shares(proportions=proportions, ingredients=ingredients, ingredients_from="flan")
+    assert got == pytest.approx({"flan": 0.34, "t5": 0.6, **ingredients})
+
+
+def test_without_proportions_the_capped_sizes_share_what_is_left():
+    got = bench_shares(ingredients={"replay": 0.5, "reasoning": 0.0}, eps=1000)
+    flan, t5 = 30 + 1000 + 1000, 1000 + 100
+    expected = {"flan": flan / (flan + t5) / 2, "t5": t5 / (flan + t5) / 2}
+    assert got == pytest.approx({**expected, "reasoning": 0, "replay": 0.5})
+
+
+def test_an_ingredients_tasks_are_mixed_by_their_capped_sizes():
+    spec = mixing.MixtureSpec(eps=8000, ingredients={"replay": 0.3})
+    got = mixing.mixing_rates(spec, BENCH, BENCH_SIZES)
+    np.testing.assert_allclose(got[-2:], [0.1, 0.2])
+
+
+def test_ingredients_that_are_all_there_is():
+    assert bench_shares(ingredients={"replay": 1.0})["replay"] == 1
+    only = BENCH[-2:]
+    got = mixing.mixing_rates(mixing.MixtureSpec(ingredients={"replay": 1.0}), only, [10, 30])
+    np.testing.assert_allclose(got, [0.25, 0.75])
+
+
+def test_a_share_of_nothing_needs_no_benchmark():
+    flan = BENCH[:3]
+    none = {"replay": 0.0, "dialogue": 0.0, "reasoning": 0.0}
+    got = mixing.mixing_rates(mixing.MixtureSpec(ingredients=none), flan, BENCH_SIZES[:3])
+    np.testing.assert_array_equal(
+        got, mixing.mixing_rates(mixing.MixtureSpec(), flan, BENCH_SIZES[:3])
+    )
+
+
+def test_subsets_leave_ingredients_alone():
+    ingredients = {"replay": 0.2, "reasoning": 0.0}
+    spec = mixing.MixtureSpec(num_tasks=2, ingredients=ingredients)
+    got = mixing.mixing_rates(spec, BENCH, BENCH_SIZES)
+    assert np.count_nonzero(got[:5]) == 2
+    assert got[5:7].tolist() == [0, 0]
+    assert got[7:].sum() == pytest.approx(0.2)
+    np.testing.assert_array_equal(mixing.members(spec, BENCH, [True] * 9), got > 0)
+    larger = mixing.mixing_rates(
+        mixing.MixtureSpec(num_tasks=4, ingredients=ingredients), BENCH, BENCH_SIZES
+    )
+    assert set(np.flatnonzero(got)) < set(np.flatnonzero(larger))
+    # Tasks without examples are not chosen.
+    first = np.flatnonzero(got)[0]
+    sizes = [0 if i == first else n for i, n in enumerate(BENCH_SIZES)]
+    again = mixing.mixing_rates(spec, BENCH, sizes)
+    assert np.count_nonzero(again[:5]) == 2
+    assert again[first] == 0
+
+
+def test_clusters_then_tasks():
+    """Even tasks translate, odd ones answer questions, which every subset of clusters has."""
+    spec = mixing.MixtureSpec(num_clusters=1, ingredients={"replay": 0.0, "reasoning": 0.0})
+    got = mixing.mixing_rates(spec, BENCH, BENCH_SIZES)
+    assert np.flatnonzero(got).tolist() == [1, 4]
+    both = mixing.MixtureSpec(
+        num_clusters=1, num_tasks=1, ingredients={"replay": 0.0, "reasoning": 0.0}
+    )
+    assert np.count_nonzero(mixing.mixing_rates(both, BENCH, BENCH_SIZES)) == 1
+
+
+def test_shares_that_sum_to_a_hair_more_than_one_leave_no_negative_rate():
+    """Decimal shares in floats: what is left for the other benchmarks is nothing, not less."""
+    shares = {"flan": 0.33, "t5": 0.56, "replay": 0.11}
+    assert 1 < sum(shares.values()) < 1 + 1e-9
+    assert bench_shares(proportions=shares)["reasoning"] == 0
+
+
+def test_a_seqio_mixtures_own_rates_take_ingredients_too():
+    rates = {task.name: float(number) for number, task in enumerate(BENCH)}
+    spec = mixing.MixtureSpec(ingredients={"replay": 0.5, "reasoning": 0.0})
+    got = mixing.mixing_rates(spec, BENCH, BENCH_SIZES, rates)
+    np.testing.assert_allclose(got, [0, 0.05, 0.1, 0.15, 0.2, 0, 0, 0.5 * 7 / 15, 0.5 * 8 / 15])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_tasks": 0}, "num_tasks is 0, expected a whole number of tasks, 1 or more, or None"),
+        ({"num_tasks": True}, "num_tasks is True"),
+        ({"num_clusters": 4.0}, "num_clusters is 4.0, expected a whole number of categories"),
+        ({"subset_seed": -1}, "subset_seed is -1"),
+        ({"ingredients": {"replay": -0.05}}, r"ingredients\['replay'\] is -0.05"),
+        ({"ingredients": {"replay": float("nan")}}, r"ingredients\['replay'\] is nan"),
+        ({"ingredients": {"replay": 5}}, "ingredients sum to 5, expected at most 1. Give shares"),
+        ({"ingredients": 0.05}, r"ingredients is 0.05, expected {'BENCHMARK': share}"),
+        (
+            {"ingredients": {"replay": 0.1}, "proportions": {"replay": 0.1}},
+            "'replay' stands in proportions and in ingredients",
+        ),
+        ({"ingredients_from": "flan"}, "ingredients_from is 'flan', but there are no ingredients"),
+        (
+            {"ingredients": {"replay": 0.1}, "ingredients_from": "replay"},
+            "ingredients_from is 'replay', which is an ingredient itself",
+        ),
+        ({"replay_unit": "row"}, "unknown replay_unit 'row'. Did you mean 'rows'?"),
+        ({"replay_unit": "rows"}, "replay_unit is 'rows', but the ingredients give replay no sh"),
+    ],
+)
+def test_bad_fields_of_subsets_and_ingredients(arguments, message):
+    with pytest.raises(InputError, match=message):
+        mixing.MixtureSpec(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_tasks": 10}, "num_tasks is 10, but the mixture has 9 tasks to choose from"),
+        ({"num_clusters": 3}, "num_clusters is 3, but the mixture has tasks of 2 categories"),
+        ({"ingredients": {"relpay": 0.0}}, "unknown benchmark 'relpay'. Did you mean 'replay'?"),
+        ({"ingredients": {"dialogue": 0.1}}, r"ingredients \(of this mixture\): unknown benchm"),
+        (
+            {"ingredients": {"replay": 0.1}, "ingredients_from": "t6"},
+            "ingredients_from .*unknown benchmark 't6'. Did you mean 't5'?",
+        ),
+        (
+            {
+                "proportions": {"flan": 0.95, "t5": 0.05},
+                "ingredients": {"replay": 0.1},
+                "ingredients_from": "t5",
+            },
+            "ingredients take a share of 0.1 from 't5', which has 0.05",
+        ),
+        (
+            {"proportions": {"flan": 0.5, "exmix": 0.2, "crossfit": 0.3}},
+            "benchmarks exmix, crossfit have no training task here; present: flan, reasoning",
+        ),
+        (
+            {"num_tasks": 1, "proportions": {"flan": 0.5, "t5": 0.5}},
+            "its tasks have no training examples here, or the subset leaves none of them",
+        ),
+        (
+            {"ingredients": dict.fromkeys(("flan", "t5", "replay", "reasoning"), 0.0)},
+            "its subset and ingredients leave every task with rate 0",
+        ),
+        (
+            {"ingredients": {"flan": 0.5, "t5": 0.0, "replay": 0.0, "reasoning": 0.0}},
+            "ingredients sum to 0.5, and no other task has a positive rate",
+        ),
+        (
+            {"ingredients": {"replay": 0.1}, "replay_unit": "rows"},
+            "replay_unit is 'rows', which needs the lengths of a store's examples",
+        ),
+    ],
+)
+def test_mixtures_that_cannot_be(arguments, message):
+    with pytest.raises(InputError, match=message):
+        bench_shares(**arguments)
+
+
+def test_an_ingredient_without_examples():
+    spec = mixing.MixtureSpec(ingredients={"replay": 0.1})
+    with pytest.raises(InputError, match=r"gives 'replay' a share of 0.1, but its tasks have no"):
+        mixing.mixing_rates(spec, BENCH, [*BENCH_SIZES[:7], 0, 0])
+
+
+def test_settings_in_words():
+    spec = mixing.MixtureSpec(
+        num_tasks=1024,
+        num_clusters=4,
+        ingredients={"replay": 0.05, "reasoning": 0.01},
+        ingredients_from="t5",
+        replay_unit="rows",
+    )
+    assert mixing.describe(spec.to_json()) == (
+        "4 clusters; 1,024 tasks (seed 0); replay=0.05 (of rows), reasoning=0.01 from t5"
+    )
+    assert mixing.describe(mixing.MixtureSpec().to_json()) == ""
+    assert mixing.MixtureSpec(**spec.to_json()) == spec
+
+
+# --- what is drawn -------------------------------------------------------------------------------
+
+
+def draw(spec, specs, sizes, epochs, seed=0):
+    """Examples drawn of each task in `epochs` times the mixture's examples, by the plan."""
+    sizes = np.array(sizes)
+    first = np.cumsum(sizes) - sizes
+    rates = mixing.mixing_rates(spec, specs, sizes)
+    plan = packing.Plan(
+        packing.PlanTasks(tuple(task.name for task in specs), rates, first, sizes),
+        np.full((1, sizes.sum()), 9, np.int32),
+        row_tokens=64,
+        seed=seed,
+        block_draws=int(sizes.sum()),
+    )
+    drawn = np.concatenate([plan.block(index).examples for index in range(epochs)])
+    return rates, np.bincount(drawn, minlength=sizes.sum()), first
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        mixing.MixtureSpec(eps=256),
+        mixing.MixtureSpec(proportions={"flan": 0.4, "t5": 0.5, "reasoning": 0.1, "replay": 0.0}),
+        mixing.MixtureSpec(ingredients={"replay": 0.05, "reasoning": 0.01}),
+        mixing.MixtureSpec(num_tasks=4, ingredients={"replay": 0.5, "reasoning": 0.0}),
+    ],
+    ids=["eps", "proportions", "ingredients", "subset"],
+)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_what_is_drawn_is_the_mixture(spec, epochs):
+    """As metaseq's epoch: task i gives len_i x ratio_i examples, none twice while that is <= 1.
+
+    Closer than sampling: each task within two draws (its own rounding, and that of the sum), where
+    chance would be off by hundreds. Above a ratio of 1 examples are drawn evenly.
+    """
+    rates, counts, first = draw(spec, BENCH, BENCH_SIZES, epochs)
+    ratios = set()
+    for start, size, rate in zip(first, BENCH_SIZES, rates):
+        own = counts[start : start + size]
+        assert abs(own.sum() - rate * counts.sum()) < 2
+        assert own.max() - own.min() <= 1
+        ratios.add(bool(own.sum() > size))
+    assert counts[np.repeat(rates == 0, BENCH_SIZES)].sum() == 0
+    assert counts.sum() == pytest.approx(epochs * sum(BENCH_SIZES), rel=0.2)
+    assert ratios == {True, False}

@@ -424,3 +424,9 @@ def test_views_that_went_come_back(tmp_path, vocabulary):
     store = store_lib.open_store(out, verify=True)
     names = [task.spec.name for task in mine]
     assert list(store.eval_records("eval_0shot", names)) == before
+
+
+@pytest.mark.parametrize("value", [1, 2**24 + 1, 10**20])
+def test_a_length_that_no_store_takes(value):
+    with pytest.raises(InputError, match=r"max_tokens is \d+, expected 2 to 16,777,216"):
+        prepare.PrepareConfig(max_tokens=value)

@@ -128,3 +128,127 @@ def test_a_selection_counts_alone(store):
     assert content["num_tasks"] == len(flan)
     sizes = collections.Counter(task.spec.category for task in flan)
     assert {name: row["num_tasks"] for name, row in content["categories"].items()} == sizes
+
+
+# --- replay in rows, subsets ---------------------------------------------------------------------
+
+MIXED = [
+    make_task(number, 20 + 5 * number, benchmark=benchmark, words=words)
+    for benchmark, count, words in (("flan", 3, 6), ("t5", 2, 15), ("reasoning", 1, 20))
+    for number in range(count)
+] + [make_task(number, 30, benchmark="replay", words=60) for number in range(2)]
+
+
+@pytest.fixture(scope="module")
+def mixed(vocabulary, tmp_path_factory):
+    out = tmp_path_factory.mktemp("mixed_with_replay")
+    prepare.prepare_store(MIXED, assign(MIXED), out, vocabulary, prepare.PrepareConfig())
+    return store_lib.open_store(out)
+
+
+def replays_part_of_the_tokens(store, spec, row_tokens):
+    """Of 10,000 draws at the spec's rates, example by example."""
+    trained = [task for task in store.tasks if task.num_train]
+    rates = mixing.mixing_rates(spec, [t.spec for t in trained], [t.num_train for t in trained])
+    tokens = collections.Counter()
+    for task, rate in zip(trained, rates):
+        for length, _ in counted(store, task):
+            tokens[task.spec.benchmark] += 10_000 * rate / task.num_train * min(length, row_tokens)
+    return tokens["replay"] / tokens.total()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.5, 0.9])
+@pytest.mark.parametrize("feature_length", [None, 50])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"eps": 25},
+        {"proportions": {"flan": 0.2, "t5": 0.8}},
+        {"num_tasks": 2},
+        {"ingredients": {"reasoning": 0.02}},
+    ],
+    ids=str,
+)
+def test_replay_in_rows_is_its_share_of_the_tokens(mixed, share, feature_length, arguments):
+    ingredients = {**arguments.get("ingredients", {"reasoning": 0.0}), "replay": share}
+    spec = mixing.MixtureSpec(**{**arguments, "ingredients": ingredients, "replay_unit": "rows"})
+    solved = summary.in_examples(spec, mixed, None, feature_length)
+    assert solved.replay_unit == "examples"
+    assert solved.ingredients["replay"] < share  # its texts are longer
+    assert solved.ingredients["reasoning"] == ingredients["reasoning"]
+    row_tokens = 10**9 if feature_length is None else feature_length + 1
+    assert replays_part_of_the_tokens(mixed, solved, row_tokens) == pytest.approx(share, rel=1e-9)
+
+
+def test_replay_in_rows_from_one_benchmark(mixed):
+    """The tokens that t5 gives up are longer than the mean."""
+    spec = mixing.MixtureSpec(
+        proportions={"flan": 0.5, "t5": 0.5},
+        ingredients={"replay": 0.05, "reasoning": 0.01},
+        ingredients_from="t5",
+        replay_unit="rows",
+    )
+    solved = summary.in_examples(spec, mixed, None)
+    assert replays_part_of_the_tokens(mixed, solved, 10**9) == pytest.approx(0.05, rel=1e-9)
+    shares = summary.mixture_shares(mixed, None, spec)
+    assert sum(one.token_share for one in shares if one.benchmark == "replay") == pytest.approx(
+        0.05
+    )
+    assert sum(one.example_share for one in shares if one.benchmark == "flan") == pytest.approx(0.5)
+
+
+def test_replay_in_rows_without_a_share_or_with_all(mixed):
+    none = {"ingredients": {"replay": 0.0, "reasoning": 0.0}}
+    spec = mixing.MixtureSpec(**none, replay_unit="rows")
+    assert summary.in_examples(spec, mixed, None) == mixing.MixtureSpec(**none)
+    spec = mixing.MixtureSpec(ingredients={"replay": 1.0}, replay_unit="rows")
+    assert summary.in_examples(spec, mixed, None).ingredients == pytest.approx({"replay": 1.0})
+    in_examples = mixing.MixtureSpec(ingredients={"replay": 0.05})
+    assert summary.in_examples(in_examples, mixed, None) == in_examples
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {
+                "proportions": {"flan": 0.99, "t5": 0.01},
+                "ingredients": {"replay": 0.5},
+                "ingredients_from": "t5",
+            },
+            "ingredients take a share of .* from 't5', which has 0.01",
+        ),
+        (
+            {"ingredients": {"replay": 0.5}, "proportions": {"flam": 1.0}},
+            "unknown benchmark 'flam'",
+        ),
+    ],
+)
+def test_rows_that_replay_cannot_have(mixed, arguments, message):
+    spec = mixing.MixtureSpec(**arguments, replay_unit="rows")
+    with pytest.raises(InputError, match=message):
+        summary.mixture_shares(mixed, None, spec)
+
+
+def test_a_subset_lists_its_tasks_alone(mixed):
+    spec = mixing.MixtureSpec(num_tasks=3, ingredients={"replay": 0.1, "reasoning": 0.0})
+    shares = summary.mixture_shares(mixed, None, spec)
+    assert len(shares) == 5
+    assert {one.benchmark for one in shares} <= {"flan", "t5", "replay"}
+    assert sum(one.example_share for one in shares) == pytest.approx(1)
+
+
+def test_short_texts_cannot_fill_the_rows_beside_long_ones(vocabulary, tmp_path):
+    """Ninety short replayed texts and ten long examples of reasoning are not 90 % replay."""
+    tasks = [make_task(0, 30, benchmark="replay", words=1)]
+    tasks += [
+        make_task(n, 30, benchmark=name, words=60) for n, name in enumerate(("t5", "reasoning"))
+    ]
+    prepare.prepare_store(tasks, assign(tasks), tmp_path, vocabulary, prepare.PrepareConfig())
+    store = store_lib.open_store(tmp_path)
+    ingredients = {"replay": 0.9, "reasoning": 0.1}
+    spec = mixing.MixtureSpec(ingredients=ingredients, replay_unit="rows")
+    message = "replay in 0.9 of the rows is .* but the other ingredients leave 0.9. Give smaller"
+    with pytest.raises(InputError, match=message):
+        summary.in_examples(spec, store, None)

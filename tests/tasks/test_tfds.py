@@ -130,6 +130,41 @@ def test_missing_data_names_the_command(tmp_path):
         tfds_rows.open_rows("glue/sst3", tmp_path)
 
 
+def build(*flags):
+    return subprocess.run(
+        [sys.executable, "-m", "optiml_jax.tasks.tfds_builders", *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_build_that_cannot_be_is_one_message(tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "task001_x.json").write_text("{")
+    for folder, message in (("bad", "task001_x.json: not JSON"), ("empty", "manual")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        done = build(
+            "super_natural_instructions",
+            f"--manual_dir={tmp_path / folder}",
+            f"--data_dir={tmp_path / 'out'}",
+        )
+        assert done.returncode == 2, done.stderr[-3000:]
+        assert "Traceback" not in done.stderr
+        assert message in done.stderr
+
+
+def test_what_is_not_built_and_what_is_damaged(folders, tmp_path):
+    with pytest.raises(InputError, match=r"not prepared.*--manual_dir=TASK_FILES"):
+        tasks.read("super_natural_instructions", None, tfds_data_dir=tmp_path)
+    copy = tmp_path / "tfds"
+    shutil.copytree(folders[1], copy)
+    (path,) = copy.rglob("dataset_info.json")
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"may be damaged.*--manual_dir=TASK_FILES"):
+        tasks.read("super_natural_instructions", None, tfds_data_dir=copy)
+
+
 def test_a_damaged_file_is_named(folders, tmp_path):
     copy = tmp_path / "tfds"
     shutil.copytree(folders[1], copy)

@@ -169,3 +169,20 @@ def test_a_download_that_fails_is_one_message(flan, tmp_path, monkeypatch):
 def test_a_split_that_is_not_there_is_named(prepared):
     with pytest.raises(InputError, match="unknown split 'dev'"):
         tfds_rows.open_rows("super_glue/rte", prepared, {"validation": "dev"})
+
+
+def test_files_go_before_downloads(flan, tmp_path, monkeypatch):
+    def fail(self, *args, **more):
+        raise AssertionError("downloads what lies in the folder")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    (flan / "rows" / "rte").mkdir(parents=True)
+    row = {"premise": "a", "hypothesis": "b", "options": ["yes", "no"], "answer": "no"}
+    (flan / "rows" / "rte" / "train.jsonl").write_text(json.dumps(row))
+    found, _ = tasks.read("flan", flan, tfds_data_dir=tmp_path, tfds_download=True, only=["rte"])
+    assert [one.spec.original_name for one in found] == ["rte"]
+    sets = tmp_path / "sets"
+    sets.mkdir()
+    (sets / "gsm8k_train.tsv").write_text("How much?\t4\tTwo and two.\n")
+    found, _ = tasks.read("reasoning", sets, tfds_data_dir=tmp_path, only=["gsm8k"])
+    assert [one.spec.original_name for one in found] == ["gsm8k"]

@@ -38,7 +38,9 @@ _SEPARATOR = " [SEP] "
 def _parts(folder: pathlib.Path, name: str) -> list[Part]:
     pattern = re.compile(rf"(?:{re.escape(name)}_(\d+_\d+)_)?(train|dev|validation|test)\.tsv")
     found: list[Part] = []
-    for path in sorted(folder.glob("[!.]*.tsv")):
+    for path in rows.listed(folder):
+        if path.suffix != ".tsv":
+            continue
         match = pattern.fullmatch(path.name)
         if match is None:
             raise InputError(

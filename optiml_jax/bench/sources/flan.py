@@ -29,14 +29,12 @@ tasks are the 69 of the clusters and WSC273.
 
 import dataclasses
 import functools
-import hashlib
-import heapq
 import json
 import logging
 import os
 import pathlib
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optiml_jax.bench import catalog, record, taxonomy
@@ -47,6 +45,10 @@ BENCHMARK = "flan"
 MAX_TEMPLATES = 10
 MAX_TRAIN_EXAMPLES = 30_000
 """Training rows kept per task (FLAN's `NUM_TRAIN_EXAMPLES`, OPT-IML §2.1)."""
+EXPECTED = (
+    "FLAN needs the data sets' rows as rows/<task>/{train,validation,test}.{jsonl,parquet}, or"
+    " TensorFlow Datasets' with --tfds_data_dir=DIR."
+)
 COLUMNS = (
     "task",
     "templates",
@@ -137,7 +139,12 @@ def read(
     tasks: list[catalog.BenchTask] = []
     first_error: InputError | None = None
     num_inverted = num_surplus = 0
-    places = task_places(folder, others)
+    places = {**others, **task_folders(folder)}
+    if not places:
+        parent = folder / "rows"
+        raise InputError(
+            f"{parent}: {'holds no folder' if parent.exists() else 'does not exist'}. {EXPECTED}"
+        )
     for name in sorted(places):
         try:
             one = _Source.open(name, places[name], patterns, table, folder / "templates.json")
@@ -219,32 +226,18 @@ def read_patterns(path: pathlib.Path) -> Mapping[str, Any]:
     return found
 
 
-def task_places(
-    data_dir: pathlib.Path, others: Mapping[str, Mapping[str, rows.Rows]]
-) -> dict[str, pathlib.Path | Mapping[str, rows.Rows]]:
-    """Task -> its folder under rows/, or its rows that lie elsewhere.
+def task_folders(data_dir: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folders under rows/ by name, {} without rows/.
 
     Raises:
-        InputError: there is none.
+        InputError: rows/ is a file, or cannot be read.
     """
     parent = data_dir / "rows"
-    expected = (
-        "FLAN needs the data sets' rows as rows/<task>/{train,validation,test}.{jsonl,parquet}, or"
-        " TensorFlow Datasets' with --tfds_data_dir=DIR."
-    )
-    if not parent.is_dir():
-        if others:
-            return dict(others)
-        problem = "is a file, not a folder" if parent.exists() else "does not exist"
-        raise InputError(f"{parent}: {problem}. {expected}")
     try:
-        names = sorted(os.listdir(parent))
+        names = sorted(os.listdir(parent)) if parent.exists() else []
     except OSError as error:
-        raise InputError(f"{parent}: cannot be read ({error.strerror}). {expected}") from error
-    found = {n: parent / n for n in names if not n.startswith(".") and (parent / n).is_dir()}
-    if not found and not others:
-        raise InputError(f"{parent}: holds no folder. {expected}")
-    return {**others, **found}
+        raise InputError(f"{parent}: cannot be read ({error.strerror}). {EXPECTED}") from error
+    return {n: parent / n for n in names if not n.startswith(".") and (parent / n).is_dir()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -352,29 +345,5 @@ def _load(source: _Source, digest: str) -> catalog.TaskContent:
         for one in rows.records(source.files)
         if any(template.has_answer(one.fields) for template in source.templates)
     )
-    records = capped(usable, MAX_TRAIN_EXAMPLES, source.row.task)
+    records = rows.capped(usable, MAX_TRAIN_EXAMPLES, source.row.task)
     return catalog.TaskContent("", (), records, templates=source.templates)
-
-
-def capped(
-    records: Iterable[record.Record], max_train: int, task: str
-) -> tuple[record.Record, ...]:
-    """All records that are evaluated and at most `max_train` others, in the order given.
-
-    Those stay whose (task, id) has the lowest hashes; no more than what stays is held in memory.
-    """
-    evaluated: list[tuple[int, record.Record]] = []
-    # The top is the highest hash, as the sign is turned; the place breaks ties.
-    train: list[tuple[int, int, record.Record]] = []
-    for place, one in enumerate(records):
-        if record.HELD_OUT in one.metadata:
-            evaluated.append((place, one))
-            continue
-        text = "\0".join((task, one.id, "train example"))
-        key = -int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
-        if len(train) < max_train:
-            heapq.heappush(train, (key, place, one))
-        else:
-            heapq.heappushpop(train, (key, place, one))
-    kept = [*evaluated, *((place, one) for _, place, one in train)]
-    return tuple(one for _, one in sorted(kept, key=lambda pair: pair[0]))

@@ -29,22 +29,28 @@ from optiml_jax.bench.sources.text_pairs import (
     text_field,
     tsv_lines,
 )
-from optiml_jax.errors import InputError, unknown
+from optiml_jax.errors import InputError
+
+_HEADER_WORDS = {
+    *("input", "inputs", "source", "text", "question", "prompt"),
+    *("target", "targets", "output", "outputs", "label", "answer"),
+}
 
 
 def _parts(folder: pathlib.Path, name: str) -> list[Part]:
     found = rows.split_files(folder)
-    for path in sorted(folder.glob("[!.]*.tsv")):
-        split = rows.ALIASES.get(path.stem, path.stem)
-        if split not in rows.SPLITS:
-            raise unknown("split", path.stem, (*rows.SPLITS, *rows.ALIASES), f"{path}: its name")
+    for path in rows.listed(folder):
+        if path.suffix != ".tsv":
+            continue
+        split = rows.split_name(path.stem, str(path))
         if split in found:
             raise InputError(
                 f"{folder}: '{found[split].name}' and '{path.name}' both hold the split '{split}'."
                 " Remove one."
             )
         found[split] = path
-    return [Part(split, found[split], split) for split in rows.SPLITS if split in found]
+    order = sorted(found, key=lambda split: (rows.SPLITS.index(rows.use_of(split)), split))
+    return [Part(rows.use_of(split), found[split], split) for split in order]
 
 
 def _pairs(task: TableTask, parts: Sequence[Part]) -> Iterator[Pair]:
@@ -60,6 +66,11 @@ def _tsv(part: Part) -> Iterator[Pair]:
     for where, cells in tsv_lines(part.file):
         if number == 0 and cells == ["inputs", "targets"]:
             continue
+        if number == 0 and {cell.strip().casefold() for cell in cells} <= _HEADER_WORDS:
+            raise InputError(
+                f"{where}: {cells} looks like a header, expected 'inputs TAB targets' or none."
+                " Correct or remove the line."
+            )
         if len(cells) > 2:
             raise InputError(
                 f"{where}: {len(cells)} cells, expected two: inputs TAB targets. Take the other"

@@ -106,13 +106,19 @@ def data_sets(
         if not part.is_dir():
             problem = "is a file, not a folder" if part.exists() else "does not exist"
             raise InputError(f"{part}: {problem}. {LAYOUT}")
-    found = dict(_with_rows(parent)) if parent.is_dir() else {}
+    found = row_folders(folder)
     if not found and not others:
         raise InputError(
             f"{parent}: holds no rows. Templates have no data of their own: export one of the data"
             f" sets, for example as {parent / 'super_glue' / 'copa' / 'train.jsonl'}. {LAYOUT}"
         )
     return sorted({**others, **found}.items())
+
+
+def row_folders(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folders of rows by data set, {} without rows/."""
+    parent = folder / "rows"
+    return dict(_with_rows(parent)) if parent.is_dir() else {}
 
 
 def _with_rows(parent: pathlib.Path) -> Iterator[tuple[str, pathlib.Path]]:
@@ -237,5 +243,6 @@ def _load(source: _Source, splits: tuple[str, ...], digest: str) -> catalog.Task
             f"{source.where}: the rows or {source.templates_path} changed while they were being"
             " used. Run the command again."
         )
-    records = tuple(rows.records({split: source.files[split] for split in splits}))
+    found = rows.records({split: source.files[split] for split in splits})
+    records = rows.capped(found, rows.MAX_TRAIN_EXAMPLES, source.name)
     return catalog.TaskContent("", (), records, templates=source.templates)

@@ -279,6 +279,8 @@ def _template(fields: Mapping[str, Any], where: str) -> Template:
 
 def _shown(value: Any) -> str:
     """A value for a message. Lists that hold each other may be far too long to be written out."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
     if value is None or isinstance(value, str | int | float):
         return f"{value!r:.60}"
     return value.tag if isinstance(value, _Tagged) else f"a {type(value).__name__}"

@@ -179,7 +179,9 @@ def set_files(
             broken.add(name)
             on_error(error)
     return {
-        name: {split: found[name][split] for split in rows.SPLITS if split in found[name]}
+        name: dict(
+            sorted(found[name].items(), key=lambda one: rows.SPLITS.index(rows.use_of(one[0])))
+        )
         for name in sorted(found)
         if name not in broken
     }
@@ -233,7 +235,8 @@ class _Source:
                 if not solved.is_usable:
                     yield None
                     continue
-                held_out = {} if split == "train" else {record.HELD_OUT: split}
+                use = rows.use_of(split)
+                held_out = {} if use == "train" else {record.HELD_OUT: use}
                 yield record.Record(
                     f"{split}-{name}",
                     solved.input,
@@ -278,7 +281,8 @@ def _load(source: _Source, digest: str) -> catalog.TaskContent:
             f"{source.path}: the rows of '{source.name}' changed while they were being used. Run"
             " the command again."
         )
-    records = tuple(one for one in source.records() if one is not None)
+    usable = (one for one in source.records() if one is not None)
+    records = rows.capped(usable, rows.MAX_TRAIN_EXAMPLES, source.name)
     return catalog.TaskContent(source.row.instruction, (), records)
 
 

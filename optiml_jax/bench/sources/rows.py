@@ -10,14 +10,19 @@ held in memory. `pyarrow` is imported only where a Parquet file is read.
 Rows may also lie elsewhere, in a data set of another library: `Rows` stands for one split of such,
 wherever a file could stand.
 
-Left out: compressed files, and more than one file a split.
+A split may lie in several files, each with its part behind the name: ANLI's `test_r1.jsonl`, or
+`train-00000-of-00002.parquet`. Each counts as a split of its own of the same use (`use_of`).
+
+Left out: compressed files.
 """
 
 import abc
 import hashlib
+import heapq
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -27,6 +32,10 @@ from optiml_jax.errors import InputError, unknown
 SPLITS = ("train", "validation", "test")
 SUFFIXES = (".jsonl", ".parquet")
 ALIASES = {"dev": "validation"}
+_NAME = re.compile(r"(train|validation|dev|test)([_-].+)?")
+
+MAX_TRAIN_EXAMPLES = 100_000
+"""Training rows kept per task (OPT-IML §2.1)."""
 
 _CHUNK_BYTES = 1 << 20
 
@@ -51,6 +60,40 @@ Place = str | os.PathLike[str] | Rows
 """Where the rows of a split are."""
 
 
+def listed(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """What a folder holds, by name, hidden entries left out.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
+    # Editors and file managers leave hidden files beside the real ones.
+    return [pathlib.Path(folder, name) for name in names if not name.startswith(".")]
+
+
+def split_name(stem: str, where: str) -> str:
+    """The split that a file of this name holds.
+
+    Example:
+        "dev_r1" is "validation_r1".
+
+    Raises:
+        InputError: the name is of no split.
+    """
+    match = _NAME.fullmatch(stem)
+    if match is None:
+        raise unknown("split", stem, (*SPLITS, *ALIASES), f"{where}: its name")
+    return ALIASES.get(match[1], match[1]) + (match[2] or "")
+
+
+def use_of(split: str) -> str:
+    """One of `SPLITS`: what a split, or a part of one, is for."""
+    return split_name(split, split).partition("_")[0].partition("-")[0]
+
+
 def split_files(folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
     """The row files of a folder by split, in the order of `SPLITS`; {} if there is none.
 
@@ -60,26 +103,19 @@ def split_files(folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
         InputError: the folder cannot be read, a row file has the name of no split, or two files
             have the rows of one.
     """
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise InputError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
     found: dict[str, pathlib.Path] = {}
-    for name in names:
-        path = pathlib.Path(folder, name)
-        # Editors and file managers leave hidden files beside the real ones.
-        if path.suffix not in SUFFIXES or name.startswith("."):
+    for path in listed(folder):
+        if path.suffix not in SUFFIXES:
             continue
-        split = ALIASES.get(path.stem, path.stem)
-        if split not in SPLITS:
-            raise unknown("split", path.stem, (*SPLITS, *ALIASES), f"{path}: its name")
+        split = split_name(path.stem, str(path))
         if split in found:
             raise InputError(
-                f"{folder}: '{found[split].name}' and '{name}' both hold the split '{split}'."
+                f"{folder}: '{found[split].name}' and '{path.name}' both hold the split '{split}'."
                 " Remove one."
             )
         found[split] = path
-    return {split: found[split] for split in SPLITS if split in found}
+    order = sorted(found, key=lambda split: (SPLITS.index(use_of(split)), split))
+    return {split: found[split] for split in order}
 
 
 def read(path: Place) -> Iterator[dict[str, Any]]:
@@ -106,9 +142,34 @@ def records(files: Mapping[str, Place]) -> Iterator[record.Record]:
         not of the training split, the key `record.HELD_OUT` in its metadata.
     """
     for split, path in files.items():
-        metadata = {} if split == "train" else {record.HELD_OUT: split}
+        use = use_of(split)
+        metadata = {} if use == "train" else {record.HELD_OUT: use}
         for number, row in enumerate(read(path)):
             yield record.Record(f"{split}-{number}", metadata=metadata, fields=row)
+
+
+def capped(
+    records: Iterable[record.Record], max_train: int, task: str
+) -> tuple[record.Record, ...]:
+    """All records that are evaluated and at most `max_train` others, in the order given.
+
+    Those stay whose (task, id) has the lowest hashes; no more than what stays is held in memory.
+    """
+    evaluated: list[tuple[int, record.Record]] = []
+    # The top is the highest hash, as the sign is turned; the place breaks ties.
+    train: list[tuple[int, int, record.Record]] = []
+    for place, one in enumerate(records):
+        if record.HELD_OUT in one.metadata:
+            evaluated.append((place, one))
+            continue
+        text = "\0".join((task, one.id, "train example"))
+        key = -int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
+        if len(train) < max_train:
+            heapq.heappush(train, (key, place, one))
+        else:
+            heapq.heappushpop(train, (key, place, one))
+    kept = [*evaluated, *((place, one) for _, place, one in train)]
+    return tuple(one for _, one in sorted(kept, key=lambda pair: pair[0]))
 
 
 def count(path: Place) -> int:

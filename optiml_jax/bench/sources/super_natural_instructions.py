@@ -214,7 +214,15 @@ def task_files(data_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
         problem = "is a file, not a folder" if folder.exists() else "does not exist"
         raise InputError(f"data_dir '{folder}' {problem}. {expected}")
     inner = folder / "tasks"
-    folder = inner if inner.is_dir() else folder
+    if inner.is_dir():
+        twice = sorted(
+            {p.name for p in folder.glob("*.json")} & {p.name for p in inner.glob("*.json")}
+        )
+        if twice:
+            raise InputError(
+                f"data_dir '{folder}': '{twice[0]}' lies there and in tasks/. Remove one of them."
+            )
+        folder = inner
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:

@@ -203,7 +203,7 @@ def read(
     known = read_table(table, form.more_columns)
     made: list[catalog.BenchTask] = []
     first_error: InputError | None = None
-    folders = {} if data_dir is None else {p.name: p for p in _task_folders(data_dir, form)}
+    folders = {} if data_dir is None else task_folders(data_dir, form)
     for name in sorted({**others, **folders}):
         where, parts = _parts(name, folders.get(name), others, form)
         try:
@@ -253,22 +253,34 @@ def elsewhere(
     }
 
 
-def _task_folders(data_dir: str | os.PathLike[str], form: Format) -> list[pathlib.Path]:
+def task_folders(data_dir: str | os.PathLike[str], form: Format) -> dict[str, pathlib.Path]:
+    """The folders of tasks by name.
+
+    Raises:
+        InputError: there is none.
+    """
     folder = pathlib.Path(data_dir)
     expected = f"Expected one folder a task with {form.expected}."
     if not folder.is_dir():
         problem = "is a file, not a folder" if folder.exists() else "does not exist"
         raise InputError(f"data_dir '{folder}' {problem}. {expected}")
     inner = folder / "data"
-    folder = inner if inner.is_dir() else folder
-    try:
-        # Tools leave hidden folders and __pycache__ beside the real ones.
-        found = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))]
-    except OSError as error:
-        raise InputError(f"data_dir '{folder}' cannot be read: {error.strerror}.") from error
+    if inner.is_dir():
+        twice = sorted({p.name for p in _folders(folder)} & {p.name for p in _folders(inner)})
+        if twice:
+            raise InputError(
+                f"data_dir '{folder}': the task '{twice[0]}' lies there and in data/. Remove one."
+            )
+        folder = inner
+    found = _folders(folder)
     if not found:
         raise InputError(f"data_dir '{folder}' has no folder of a task. {expected}")
-    return sorted(found)
+    return {path.name: path for path in found}
+
+
+def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
+    # Tools leave __pycache__ beside the real ones.
+    return [p for p in rows.listed(folder) if p.is_dir() and not p.name.startswith("__")]
 
 
 def _bench_task(
@@ -329,7 +341,8 @@ def _load(
             f" {digest[:12]}). Run the command again."
         )
     found = _records(task, form, parts)
-    usable = tuple(one for one in found if isinstance(one, record.Record))
+    usable = (one for one in found if isinstance(one, record.Record))
+    usable = rows.capped(usable, rows.MAX_TRAIN_EXAMPLES, task.name)
     return catalog.TaskContent(task.instruction, (), usable)
 
 

@@ -61,7 +61,9 @@ def join(text: str, knowledge: str, field: str) -> str:
 
 
 def _parts(folder: pathlib.Path, name: str) -> list[Part]:
-    return [Part(split, path, split) for split, path in rows.split_files(folder).items()]
+    return [
+        Part(rows.use_of(split), path, split) for split, path in rows.split_files(folder).items()
+    ]
 
 
 def _pairs(task: TableTask, parts: Sequence[Part]) -> Iterator[Pair]:

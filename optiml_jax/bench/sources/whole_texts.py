@@ -64,7 +64,7 @@ def read(
     if not folder.is_dir():
         problem = "is a file, not a folder" if folder.exists() else "does not exist"
         raise InputError(f"data_dir '{folder}' {problem}. Expected a folder with {form.expected}.")
-    paths = [path for path in sorted(folder.rglob("*")) if _is_read(path, folder, form)]
+    paths = sorted(_files(folder, form, ()))
     if not paths:
         raise InputError(f"data_dir '{folder}' has no such file. Expected {form.expected}.")
     made: list[catalog.BenchTask] = []
@@ -83,9 +83,23 @@ def read(
     return made
 
 
-def _is_read(path: pathlib.Path, folder: pathlib.Path, form: Format) -> bool:
-    is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix in form.suffixes and path.is_file() and not is_hidden
+def _files(
+    folder: pathlib.Path, form: Format, above: tuple[pathlib.Path, ...]
+) -> Iterator[pathlib.Path]:
+    """The files of a folder and of those in it."""
+    real = folder.resolve()
+    if real in above:
+        raise InputError(f"{folder}: a link to the folder that it lies in. Remove the link.")
+    for path in rows.listed(folder):
+        if path.is_dir():
+            yield from _files(path, form, (*above, real))
+        elif path.suffix in form.suffixes:
+            if not path.is_file():
+                raise InputError(
+                    f"{path}: no file that can be read, perhaps a link to nothing. Fetch the file,"
+                    " or remove the link."
+                )
+            yield path
 
 
 def _bench_task(

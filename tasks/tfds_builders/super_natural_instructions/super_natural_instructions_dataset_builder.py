@@ -59,6 +59,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, Mapping[str, Any]]]]:
+        # Every file is checked before the first is written.
+        reader.read(dl_manager.manual_dir)
         splits = {}
         metadata: Any = self.info.metadata
         for path in reader.task_files(dl_manager.manual_dir):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from optiml_jax.bench import catalog, record
-from optiml_jax.bench.sources import flan, flan_templates, tables
+from optiml_jax.bench.sources import flan, flan_templates, rows, tables
 from optiml_jax.errors import InputError
 
 TABLE_PATH = pathlib.Path(__file__).parents[3] / "tasks" / "tables" / "flan.tsv"
@@ -138,11 +138,11 @@ def test_of_too_many_training_rows_those_with_the_lowest_hashes_stay(data, monke
 
 def test_which_rows_stay_does_not_depend_on_their_order():
     records = [record.Record(f"r{i}") for i in range(50)]
-    kept = flan.capped(records, 20, "rte")
-    assert flan.capped(records[::-1], 20, "rte") == kept[::-1]
-    assert flan.capped(records, 20, "cb") != kept
-    assert flan.capped(records, 50, "rte") == tuple(records)
-    assert flan.capped(records, 0, "rte") == ()
+    kept = rows.capped(records, 20, "rte")
+    assert rows.capped(records[::-1], 20, "rte") == kept[::-1]
+    assert rows.capped(records, 20, "cb") != kept
+    assert rows.capped(records, 50, "rte") == tuple(records)
+    assert rows.capped(records, 0, "rte") == ()
 
 
 def test_rows_without_an_answer_are_dropped_and_counted(data):

@@ -189,6 +189,7 @@ def test_a_deep_row():
     [
         ("!Template\n", "!!python/object:os.system\n", r"yaml:4: .*tag 'tag:yaml.org,2002:python"),
         ("''\n", "!!python/object/apply:os.system ['true']\n", r"yaml:17: .*not let in"),
+        ("name: other", "name: 0x" + "f" * 5000, "is a number of 20000 bits, expected a text"),
         ("''\n", "!Other {}\n", r"yaml:17: .*tag '!Other' makes an object that is not let in"),
         ("!Template\n", "\n", r"templates\['0edd'\] is a dict, expected a !Template"),
         ("!TemplateMetadata\n", "\n", r"field 'metadata' is a dict, expected !TemplateMetadata"),

@@ -4,6 +4,7 @@ Small files are written for these tests; the real ones are those of the test dat
 """
 
 import json
+import os
 import pathlib
 
 import pytest
@@ -104,3 +105,29 @@ def test_real_texts_are_whole(real_data):
             assert sum(map(len, texts)) / len(texts) > 4000
     c4 = next(task for task in tasks if task.spec.original_name == "c4_demo")
     assert len({one.id.split("-")[0] for one in c4.load().records}) == 300
+
+
+def test_links_to_nothing_and_to_themselves(tmp_path):
+    (tmp_path / "a.txt").write_text("Some text.")
+    (tmp_path / "dead.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"dead.txt: no file that can be read"):
+        read(tmp_path)
+    (tmp_path / "dead.txt").unlink()
+    (tmp_path / "self").symlink_to(tmp_path)
+    with pytest.raises(InputError, match=r"self: a link to the folder that it lies in"):
+        read(tmp_path)
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("Some text.")
+    (tmp_path / "closed").mkdir()
+    listdir = os.listdir
+
+    def refuse(folder):
+        if str(folder).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(InputError, match=r"closed: the folder cannot be read \(Permission denied"):
+        read(tmp_path)

@@ -1,5 +1,7 @@
 """Rows as JSONL and Parquet: what comes back, and what each kind of broken file says."""
 
+import weakref
+
 import pytest
 
 from optiml_jax.bench import record
@@ -125,3 +127,41 @@ def test_bad_folders(tmp_path):
         rows.split_files(tmp_path / "other")
     with pytest.raises(InputError, match="cannot be read"):
         rows.split_files(tmp_path / "none")
+
+
+def test_a_split_may_lie_in_parts(tmp_path):
+    for name in ("test_r1", "dev_r1", "train-00000-of-00002", "train-00001-of-00002", "test_r2"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "x"}\n')
+    files = rows.split_files(tmp_path)
+    assert list(files) == [
+        "train-00000-of-00002", "train-00001-of-00002", "validation_r1", "test_r1", "test_r2",
+    ]  # fmt: skip
+    assert [rows.use_of(split) for split in files] == [
+        "train", "train", "validation", "test", "test",
+    ]  # fmt: skip
+    found = list(rows.records(files))
+    assert [one.id for one in found][:3] == [
+        "train-00000-of-00002-0", "train-00001-of-00002-0", "validation_r1-0",
+    ]  # fmt: skip
+    assert [one.metadata.get(record.HELD_OUT) for one in found] == [
+        None, None, "validation", "test", "test",
+    ]  # fmt: skip
+    (tmp_path / "labelled.jsonl").write_text("{}")
+    with pytest.raises(InputError, match="unknown split 'labelled'"):
+        rows.split_files(tmp_path)
+
+
+def test_no_more_than_what_stays_is_held(tmp_path):
+    """Rows stream past: of many only the kept ones are alive at any time."""
+    alive, counts = [], []
+
+    def stream():
+        for number in range(1000):
+            one = record.Record(f"train-{number}")
+            alive.append(weakref.ref(one))
+            counts.append(sum(ref() is not None for ref in alive))
+            yield one
+
+    kept = rows.capped(stream(), 50, "task")
+    assert len(kept) == 50
+    assert max(counts) < 60

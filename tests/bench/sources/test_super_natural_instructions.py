@@ -51,6 +51,14 @@ def test_the_official_layout_and_a_folder_of_files_read_alike(folder):
     assert nested[0].load() == flat_content
 
 
+def test_a_task_that_lies_in_two_places(folder):
+    file = folder.add("task001_a")
+    (folder.path / "tasks").mkdir()
+    (folder.path / "tasks" / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(InputError, match=r"'task001_a.json' lies there and in tasks/"):
+        reader.read(folder.path)
+
+
 def test_tasks_come_in_the_order_of_their_names(folder):
     for name in ("task002_b", "task001_a", "task010_c"):
         folder.add(name)

@@ -273,3 +273,17 @@ def test_tables_are_checked(tmp_path, change, message):
     path = write(tmp_path / "table.tsv", "\n".join(lines) + "\n")
     with pytest.raises(InputError, match=message):
         text_pairs.read_table(path)
+
+
+def test_a_task_that_lies_in_two_places(tmp_path):
+    for folder in ("cogs", "data/cogs"):
+        write(tmp_path / folder / "train.tsv", "a\tb\n")
+    with pytest.raises(InputError, match=r"'cogs' lies there and in data/"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("first", ["input\ttarget", "Inputs\tOutput", "question\tanswer"])
+def test_a_header_of_other_words_is_no_row(tmp_path, first):
+    write(tmp_path / "cogs" / "train.tsv", f"{first}\nA dog ran .\trun ( dog )\n")
+    with pytest.raises(InputError, match=r"train.tsv:1: .*looks like a header"):
+        read(tmp_path)

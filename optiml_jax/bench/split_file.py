@@ -1,0 +1,285 @@
+"""A user's own split: a table of rows, read and checked.
+
+The file is UTF-8 text with columns parted by tabs, the first line naming them in any order; blank
+lines and lines that begin with # do not count. The first row that matches a task counts.
+
+    role        level           field     pattern              reason
+    excluded                    source    big*bench*           evaluated as a suite
+    test        fully_held_out  category  Textual Entailment   the question of this study
+    validation  partially_supervised  name  flan__newsroom     as in OPT-IML
+    train                       default                        all others
+
+    role, level   as in `split_rules`; level may be blank where the role has only one, and the
+                  column may be missing then
+    field         one of `split_rules.FIELDS`, or, in the last row, `default` (a role for all other
+                  tasks: train or excluded) or `split` (a named split that places them; no role)
+    pattern       shell pattern, all of the value, case aside; blank for `default`
+    reason        for people; may be blank or missing
+
+Neighbours: `splits.find` reads it by its path; a store keeps its text and digest (`data.prepare`).
+"""
+
+import difflib
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from optiml_jax.bench import catalog, taxonomy
+from optiml_jax.bench.split_rules import (
+    FIELDS,
+    LEVELS,
+    LEVELS_OF,
+    ROLES,
+    TRAIN,
+    Assignment,
+    Placement,
+    Split,
+)
+from optiml_jax.errors import InputError, near_path, unknown
+
+SUFFIX = ".tsv"
+COLUMNS = ("role", "level", "field", "pattern", "reason")
+NEEDED = ("role", "field", "pattern")
+LAST = ("default", "split")
+_EXAMPLE = "train<TAB><TAB>default<TAB><TAB>all others"
+
+
+def is_path(split: str) -> bool:
+    """True for what is meant as a file rather than as a split's name."""
+    return split.endswith(SUFFIX) or "/" in split or os.sep in split
+
+
+def read(path: str | os.PathLike[str], named: Mapping[str, Split]) -> Split:
+    """The split of a file, called as the file without its ending.
+
+    Args:
+        named: splits that a last row `split` may name; the file may not be called like one.
+
+    Raises:
+        InputError: the file cannot be read, or see `parse`.
+    """
+    path = pathlib.Path(path)
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise InputError(f"split file '{path}' does not exist.{near_path(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"split file '{path}' cannot be read ({error}). Give a UTF-8 text file whose columns"
+            " are parted by tabs."
+        ) from error
+    name = path.name.removesuffix(SUFFIX)
+    if name in named:
+        raise InputError(
+            f"split file '{path}' has the name of the split '{name}' of this package, and results"
+            " would be taken for its. Rename the file."
+        )
+    if not name or name != catalog.legal_name(name):
+        legal = catalog.legal_name(name) or "mine"
+        raise InputError(
+            f"split file '{path}': its name becomes a mixture's, and SeqIO refuses '{name}'."
+            f" Rename it, e.g. to '{legal}{SUFFIX}'."
+        )
+    return parse(text, name, named, str(path))
+
+
+def parse(text: str, name: str, named: Mapping[str, Split], where: str = "") -> Split:
+    """The split that a file's text describes.
+
+    Args:
+        where: the file, for messages.
+
+    Raises:
+        InputError: unknown or missing columns, a row with a word that is not known or with a level
+            that its role cannot have, one task in two rows that differ, or no last row for all
+            other tasks.
+    """
+    where = where or f"split '{name}'"
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1)
+        if line.strip() and not line.startswith("#")
+    ]
+    if not lines:
+        raise InputError(
+            f"{where}: no rows. The first line names the columns: {', '.join(COLUMNS)}."
+        )
+    columns = _columns(lines[0][1], f"{where}:{lines[0][0]}")
+    rows = [
+        (f"{where}:{number}", _cells(line, columns, f"{where}:{number}"))
+        for number, line in lines[1:]
+    ]
+    default, base = _last(rows, named, where)
+    placements = tuple(_placement(cells, place) for place, cells in rows[:-1])
+    _check_twice(placements, [place for place, _ in rows])
+    return Split(
+        name=name,
+        summary=f"a user's, from {where}",
+        placements=placements,
+        default=default,
+        base=base,
+        categories=base.categories if base else {},
+        where=where,
+        rules=text,
+    )
+
+
+def notes(split: Split, specs: Iterable[catalog.TaskSpec]) -> list[str]:
+    """A sentence for every row of a user's split that decides nothing for these tasks.
+
+    Args:
+        specs: all that are known, so that a row for a benchmark that is not read now is no slip.
+    """
+    specs = list(specs)
+    hits = [0] * len(split.placements)
+    decided = [0] * len(split.placements)
+    for spec in specs:
+        for rank, number in enumerate(split.matching(spec)):
+            hits[number] += 1
+            decided[number] += not rank
+    told = []
+    for row, matched, counted in zip(split.placements, hits, decided, strict=True):
+        if not matched:
+            told.append(
+                f"{split.where}: no task has {row.field} '{row.pattern}'{_near(row, specs)}"
+            )
+        elif not counted:
+            told.append(
+                f"{split.where}: the row {row.field} '{row.pattern}' has no effect: rows above it"
+                f" place all {matched} of its tasks."
+            )
+    return told
+
+
+def _columns(line: str, where: str) -> list[str]:
+    columns = [cell.strip() for cell in line.split("\t")]
+    if len(columns) == 1:
+        raise InputError(
+            f"{where}: the line has one column, '{columns[0][:60]}'. Part the columns by tabs:"
+            f" {', '.join(COLUMNS)}."
+        )
+    for column in columns:
+        if column not in COLUMNS:
+            raise unknown("column", column, COLUMNS, where)
+        if columns.count(column) > 1:
+            raise InputError(f"{where}: column '{column}' is there twice. Take one out.")
+    if missing := [column for column in NEEDED if column not in columns]:
+        raise InputError(
+            f"{where}: column '{missing[0]}' is missing. The columns are {', '.join(COLUMNS)};"
+            " level and reason may be left out."
+        )
+    return columns
+
+
+def _cells(line: str, columns: Sequence[str], where: str) -> dict[str, str]:
+    cells = [cell.strip() for cell in line.split("\t")]
+    # Editors drop blank cells at a line's end.
+    cells += [""] * (len(columns) - len(cells))
+    if len(cells) > len(columns):
+        raise InputError(
+            f"{where}: the row has {len(cells)} cells, expected {len(columns)}"
+            f" ({', '.join(columns)}), parted by tabs."
+        )
+    return dict.fromkeys(COLUMNS, "") | dict(zip(columns, cells, strict=True))
+
+
+def _last(
+    rows: Sequence[tuple[str, Mapping[str, str]]], named: Mapping[str, Split], where: str
+) -> tuple[Assignment, Split | None]:
+    """What becomes of all other tasks."""
+    for place, cells in rows[:-1]:
+        if cells["field"] in LAST:
+            raise InputError(
+                f"{place}: field '{cells['field']}' is for all other tasks, so its row is the last"
+                " one. Move it to the end, or take it out."
+            )
+    place, cells = rows[-1] if rows else (where, {"field": ""})
+    if cells["field"] == "split":
+        if cells["role"] or cells["level"]:
+            raise InputError(
+                f"{place}: field 'split' lets the split '{cells['pattern']}' give roles and"
+                " levels. Leave both blank here."
+            )
+        # Official lists lie beside one benchmark's tasks; the rows are for several.
+        known = [one for one, split in named.items() if not split.by_lists]
+        if cells["pattern"] not in known:
+            raise unknown("split", cells["pattern"], known, place)
+        return TRAIN, named[cells["pattern"]]
+    if cells["field"] != "default":
+        raise InputError(
+            f"{place}: the last row says what becomes of all other tasks, and field is"
+            f" '{cells['field']}' here. End the file with {_EXAMPLE}, or with the field split and"
+            " the pattern opt_iml."
+        )
+    if cells["role"] not in ("train", "excluded"):
+        raise unknown("role", cells["role"], ("train", "excluded"), f"{place}: field 'default'")
+    if cells["pattern"] not in ("", "*"):
+        raise InputError(
+            f"{place}: field 'default' is for all other tasks, and pattern is '{cells['pattern']}'."
+            " Leave it blank."
+        )
+    level = _level(cells, place)
+    return Assignment(cells["role"], level, cells["reason"] or "all other tasks"), None
+
+
+def _placement(cells: Mapping[str, str], where: str) -> Placement:
+    if cells["role"] not in ROLES:
+        raise unknown("role", cells["role"], ROLES, where)
+    if cells["field"] not in FIELDS:
+        raise unknown("field", cells["field"], (*FIELDS, *LAST), where)
+    if not cells["pattern"]:
+        raise InputError(f"{where}: pattern is blank. Write a {cells['field']}, or * for any.")
+    return Placement(
+        cells["field"],
+        cells["pattern"],
+        cells["role"],
+        _level(cells, where),
+        # Not the row's place: a reason is part of a stored task's key, and rows move.
+        cells["reason"] or f"its {cells['field']} matches '{cells['pattern']}'",
+    )
+
+
+def _level(cells: Mapping[str, str], where: str) -> str:
+    level, role = cells["level"], cells["role"]
+    if level and level not in LEVELS:
+        raise unknown("level", level, LEVELS, where)
+    possible = LEVELS_OF[role]
+    if not level and len(possible) == 1:
+        return possible[0]
+    if level not in possible:
+        told = " or ".join(possible) if possible != ("",) else "none: leave it blank"
+        if not level:
+            raise InputError(f"{where}: role '{role}' needs a level: {told}.")
+        only = "train" if level == LEVELS_OF["train"][0] else "validation and test"
+        raise InputError(
+            f"{where}: role '{role}' has the level '{level}', which is for the role {only};"
+            f" expected {told}."
+        )
+    return level
+
+
+def _check_twice(placements: Sequence[Placement], places: Sequence[str]) -> None:
+    """A value that two rows name in full, with different outcomes, is a contradiction."""
+    seen: dict[tuple[str, str], int] = {}
+    for number, row in enumerate(placements):
+        first = seen.setdefault((row.field, row.pattern.casefold()), number)
+        other = placements[first]
+        if (row.role, row.level) != (other.role, other.level):
+            raise InputError(
+                f"{places[number]}: {row.field} '{row.pattern}' is {row.outcome} here and"
+                f" {other.outcome} in {places[first]}. Take one of the two rows out."
+            )
+
+
+def _near(row: Placement, specs: Sequence[catalog.TaskSpec]) -> str:
+    """The nearest value that a task has, as a question."""
+    known = {
+        "task": {spec.original_name for spec in specs},
+        "name": {spec.name for spec in specs},
+        "category": {*taxonomy.CATEGORIES, *(spec.category for spec in specs)},
+        "source": {source for spec in specs for source in spec.sources},
+        "benchmark": {spec.benchmark for spec in specs},
+    }[row.field]
+    folded = {one.casefold(): one for one in known}
+    matches = difflib.get_close_matches(row.pattern.casefold(), folded, n=1, cutoff=0.7)
+    return f". Did you mean '{folded[matches[0]]}'?" if matches else "."

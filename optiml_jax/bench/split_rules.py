@@ -1,0 +1,396 @@
+"""What a split is: rows that place tasks, read in one way for every split.
+
+A `Split` is data: rows of which the first that matches a task counts, and what becomes of a task
+that none matches. The rules are those of `Split.assign`; they read catalog rows only, never
+instances. Each named split's rows stand in a module of their own (`opt_iml_split`, `t0_split`,
+`flan_split`, `crossfit_split`, `mini_split`), a user's in a file (`split_file`); `splits` knows
+them by name.
+
+Levels (OPT-IML §2.3): a task of a category that training never sees is `fully_held_out`; a task
+that is not trained on, of a category that is, `partially_supervised`; the held-out instances of a
+training task, `fully_supervised`.
+
+Source: OPT-IML (arXiv 2212.12017) §2.3.
+"""
+
+import dataclasses
+import fnmatch
+import functools
+import hashlib
+import re
+import types
+from collections.abc import Mapping, Sequence
+
+from optiml_jax.bench import catalog
+from optiml_jax.errors import InputError
+
+ROLES = ("train", "validation", "test", "excluded")
+LEVELS = ("fully_held_out", "partially_supervised", "fully_supervised")
+FIELDS = ("task", "name", "category", "source", "benchmark")
+"""What a row may look at: the benchmark's own name of the task, `benchmark__task`, the category
+under which the split reports it, each of its data sets, its benchmark."""
+
+LEVELS_OF: Mapping[str, tuple[str, ...]] = {
+    "train": ("fully_supervised",),
+    "validation": ("fully_held_out", "partially_supervised"),
+    "test": ("fully_held_out", "partially_supervised"),
+    "excluded": ("",),
+}
+"""The levels that a role may have, the one that needs no saying first where there is only one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """What a split makes of a task.
+
+    Attributes:
+        role: train, validation, test or excluded.
+        level: of its evaluated instances, "" when excluded; a training task's held-out instances
+            are `fully_supervised`.
+        reason: why, for people.
+        category: under which the split reports the task; the catalog's, save where the split
+            says otherwise.
+    """
+
+    role: str
+    level: str
+    reason: str
+    category: str = ""
+
+
+TRAIN = Assignment("train", "fully_supervised", "trains; its held-out instances are evaluated", "")
+TEXT = Assignment("train", "", "text without instructions: trains whole", "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """One row of a split: the tasks that match get this role and level.
+
+    Attributes:
+        field: what is matched, one of `FIELDS`.
+        pattern: shell pattern, all of the value, case aside.
+        category: under which the split reports these tasks; "" for their own.
+    """
+
+    field: str
+    pattern: str
+    role: str
+    level: str
+    reason: str
+    category: str = ""
+
+    @property
+    def is_literal(self) -> bool:
+        """True if the pattern is a name without wildcards."""
+        return not any(sign in self.pattern for sign in "*?[")
+
+    @property
+    def outcome(self) -> str:
+        """Role and level, for people."""
+        return " and ".join(filter(None, (self.role, self.level)))
+
+    def matches(self, category: str, spec: catalog.TaskSpec) -> bool:
+        """True if the task, reported under `category`, is meant."""
+        pattern = self.pattern.casefold()
+        values = _values(self.field, category, spec)
+        return any(fnmatch.fnmatchcase(value, pattern) for value in values)
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedData:
+    """The rule that a task on the data of an evaluation task leaves training (OPT-IML §2.3).
+
+    Attributes:
+        evaluated: data sets of evaluation tasks -> which. They count even where the evaluation
+            task's own file is missing from the folder, so that a role does not depend on the files
+            beside it. Data sets of evaluation tasks that are present are added.
+        same_data: data set as a benchmark names it -> (the name that stands for its data, reason).
+        collections: sources that several tasks name without sharing data -> reason.
+    """
+
+    evaluated: Mapping[str, str]
+    same_data: Mapping[str, tuple[str, str]]
+    collections: Mapping[str, str]
+
+    def data_of(self, source: str) -> str:
+        """The one name that stands for a data set's data."""
+        return self.same_data.get(source, (source, ""))[0]
+
+    def leave(
+        self, specs: Sequence[catalog.TaskSpec], placed: Mapping[str, Assignment]
+    ) -> dict[str, Assignment]:
+        """The tasks without a place that leave for their data, with the reason."""
+        evaluated = dict(self.evaluated)
+        for spec in specs:
+            if spec.name in placed and placed[spec.name].role in ("validation", "test"):
+                for source in source_names(spec):
+                    evaluated.setdefault(source, spec.original_name)
+        by_data: dict[str, str] = {}
+        for source, task in evaluated.items():
+            if source not in self.collections:
+                by_data.setdefault(self.data_of(source), task)
+        left = {}
+        for spec in specs:
+            for source in source_names(spec) if spec.name not in placed else ():
+                if (task := by_data.get(self.data_of(source))) is not None:
+                    alias = self.same_data.get(source)
+                    reason = (
+                        f"shares the data of '{source}' with an evaluation task: {task}"
+                        + (f"; {alias[1]}" if alias else "")
+                        + " (OPT-IML §2.3)"
+                    )
+                    left[spec.name] = Assignment("excluded", "", reason, spec.category)
+                    break
+        return left
+
+
+@dataclasses.dataclass(frozen=True)
+class OfficialLists:
+    """The task lists that a benchmark publishes, by the benchmark's own task names.
+
+    Attributes:
+        where: folder of the lists, for messages.
+        dev: part of `test` that the benchmark tunes on; it stays test here.
+    """
+
+    where: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    excluded: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        place: dict[str, str] = {}
+        for name in ("train", "test", "excluded"):
+            for task in getattr(self, name):
+                if place.setdefault(task, name) != name:
+                    raise InputError(
+                        f"{self.where}: task '{task}' is in the {place[task]} and the {name} list."
+                        " Take it out of one."
+                    )
+
+    def placements(self) -> tuple[Placement, ...]:
+        """The lists as rows of a split."""
+        rows = (
+            (self.excluded, "excluded", "", "in the official excluded list"),
+            (
+                *(self.train, "train", "fully_supervised"),
+                "in the official training list; its held-out instances are evaluated",
+            ),
+            (self.test, "test", "fully_held_out", "in the official test list"),
+        )
+        return tuple(Placement("task", task, *row) for tasks, *row in rows for task in tasks)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A split, as data.
+
+    Attributes:
+        name: as `--split` and results spell it.
+        summary: what it is, in one sentence.
+        placements: rows, the first that matches counts.
+        default: of a task that no row matches, unless `base` is set.
+        base: the split that places those.
+        benchmarks: whose tasks it places; empty for any.
+        categories: own task name -> (category under which it is reported, reason).
+        shared_data: which tasks leave for their data; None for none.
+        by_lists: the rows come from a benchmark's `OfficialLists`, which lie beside its tasks.
+        skips_elsewhere: leave out what OPT-IML has from another benchmark already.
+        empty_levels: levels that it leaves empty by its nature -> why.
+        where: the file it was read from, for messages.
+        rules: text of that file; "" for a split of this package.
+    """
+
+    name: str
+    summary: str
+    placements: tuple[Placement, ...] = ()
+    default: Assignment = TRAIN
+    base: "Split | None" = None
+    benchmarks: tuple[str, ...] = ()
+    categories: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    shared_data: SharedData | None = None
+    by_lists: bool = False
+    skips_elsewhere: bool = False
+    empty_levels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    where: str = ""
+    rules: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Names the rules of a user's file, 16 hexadecimal digits; "" for a split of ours."""
+        return hashlib.sha256(self.rules.encode()).hexdigest()[:16] if self.rules else ""
+
+    def assign(
+        self,
+        specs: Sequence[catalog.TaskSpec],
+        official: OfficialLists | None = None,
+        elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> dict[str, Assignment]:
+        """Role and level of every task.
+
+        1. Text without instructions trains.
+        2. A task gets what the first row says that matches it.
+        3. A task on the data of an evaluation task leaves, where `shared_data` says so.
+        4. All others get `base`'s or the default.
+        5. What OPT-IML has from elsewhere leaves, where the split says so.
+
+        Args:
+            official: the benchmark's own lists, for a split that is `by_lists`.
+            elsewhere: task -> reason, of tasks that OPT-IML has from another benchmark already.
+
+        Raises:
+            InputError: the split is not for these tasks, lacks its lists, places a task twice, or
+                trains on a category that it holds out fully.
+        """
+        asking = [spec for spec in specs if spec.instruction_kind != "text"]
+        split = self._with_lists(asking, official)
+        split._check_benchmarks(asking)
+        placed = {spec.name: row for spec in asking if (row := split._placed(spec)) is not None}
+        if self.shared_data is not None:
+            placed |= self.shared_data.leave(asking, placed)
+        rest = self.base.assign(specs, official, elsewhere) if self.base else {}
+        for spec in specs:
+            if spec.name not in placed:
+                default = TEXT if spec.instruction_kind == "text" else self.default
+                default = dataclasses.replace(default, category=spec.category)
+                placed[spec.name] = rest.get(spec.name, default)
+        if self.skips_elsewhere:
+            for name, reason in elsewhere.items():
+                placed[name] = dataclasses.replace(
+                    placed[name], role="excluded", level="", reason=reason
+                )
+        if split.by_lists and official is not None:
+            split = dataclasses.replace(split, where=official.where)
+        split._check_held_out(specs, placed)
+        return {spec.name: placed[spec.name] for spec in specs}
+
+    def find(self, spec: catalog.TaskSpec) -> Placement | None:
+        """The first row that matches the task.
+
+        Raises:
+            InputError: one row names the task, another its full name, and they differ.
+        """
+        rows = [self.placements[number] for number in self.matching(spec)]
+        exact = [row for row in rows if row.is_literal and row.field in ("task", "name")]
+        for row in exact[1:]:
+            if row.outcome != exact[0].outcome:
+                raise InputError(
+                    f"{self._place()}: task '{spec.name}' is {exact[0].outcome} by the row"
+                    f" {exact[0].field} '{exact[0].pattern}' and {row.outcome} by the row"
+                    f" {row.field} '{row.pattern}'. Take one of the two rows out."
+                )
+        return rows[0] if rows else None
+
+    def matching(self, spec: catalog.TaskSpec) -> list[int]:
+        """The numbers of all rows that match the task, in their order."""
+        literal, patterns = self._index
+        category = self._category(spec)[0]
+        values = [(field, v) for field in FIELDS for v in _values(field, category, spec)]
+        found = {number for value in values for number in literal.get(value, ())}
+        found |= {n for n in patterns if self.placements[n].matches(category, spec)}
+        return sorted(found)
+
+    @functools.cached_property
+    def _index(self) -> tuple[dict[tuple[str, str], list[int]], list[int]]:
+        """Rows by the one value that they name, and the rows that have a pattern."""
+        literal: dict[tuple[str, str], list[int]] = {}
+        patterns = []
+        for number, row in enumerate(self.placements):
+            if row.is_literal:
+                literal.setdefault((row.field, row.pattern.casefold()), []).append(number)
+            else:
+                patterns.append(number)
+        return literal, patterns
+
+    def _place(self) -> str:
+        return self.where or f"split '{self.name}'"
+
+    def _category(self, spec: catalog.TaskSpec) -> tuple[str, str]:
+        return self.categories.get(spec.original_name, (spec.category, ""))
+
+    def _placed(self, spec: catalog.TaskSpec) -> Assignment | None:
+        row = self.find(spec)
+        if row is None:
+            return None
+        category, exception = self._category(spec)
+        return Assignment(
+            row.role,
+            row.level,
+            row.reason + (f"; {exception}" if exception else ""),
+            row.category or category,
+        )
+
+    def _with_lists(
+        self, specs: Sequence[catalog.TaskSpec], official: OfficialLists | None
+    ) -> "Split":
+        if not self.by_lists or not specs:
+            return self
+        if official is None:
+            raise InputError(
+                f"split '{self.name}' needs the benchmark's split lists, and none were found. Give"
+                " a data_dir with splits/default/{train,test}_tasks.txt, as in the official"
+                " repository, or use split 'opt_iml'."
+            )
+        split = dataclasses.replace(self, placements=official.placements())
+        if all(split.find(spec) is None for spec in specs):
+            raise InputError(
+                f"{official.where}: none of the {len(specs)} tasks is in these lists (first task:"
+                f" '{specs[0].original_name}'). Use the lists of the same release."
+            )
+        return split
+
+    def _check_benchmarks(self, specs: Sequence[catalog.TaskSpec]) -> None:
+        found = {spec.benchmark for spec in specs}
+        if self.benchmarks and found and not found & set(self.benchmarks):
+            raise InputError(
+                f"split '{self.name}' places the tasks of {', '.join(self.benchmarks)} alone;"
+                f" those of {', '.join(sorted(found))} would all be left out. Use opt_iml, or a"
+                " split file of your own (docs/splits.md)."
+            )
+
+    def _check_held_out(
+        self,
+        specs: Sequence[catalog.TaskSpec],
+        placed: Mapping[str, Assignment],
+    ) -> None:
+        """A category that is trained on is not fully held out."""
+        trained: dict[str, catalog.TaskSpec] = {}
+        for spec in specs:
+            one = placed[spec.name]
+            if one.role == "train" and one.level:
+                trained.setdefault(one.category, spec)
+        for spec in specs:
+            one = placed[spec.name]
+            if one.level == "fully_held_out" and (other := trained.get(one.category)):
+                tested = "tested" if one.role == "test" else "validated on"
+                fix = (
+                    "Move one of the two to excluded_tasks.txt."
+                    if self.by_lists
+                    else f"Hold the whole category out (a row with field 'category' above the row"
+                    f" that trains it), or give '{spec.original_name}' the level"
+                    " partially_supervised."
+                )
+                raise InputError(
+                    f"{self._place()}: category '{one.category}' is trained on"
+                    f" ('{other.original_name}') and {tested} ('{spec.original_name}'), so the"
+                    f" {one.role} task is not fully held out. {fix}"
+                )
+
+
+def source_names(spec: catalog.TaskSpec) -> tuple[str, ...]:
+    """A task's data sets one by one; some files write two into one string ("wsc; enhanced_wsc")."""
+    parts = (part.strip() for source in spec.sources for part in re.split(r"[;,]", source))
+    return tuple(part.casefold() for part in parts if part)
+
+
+def _values(field: str, category: str, spec: catalog.TaskSpec) -> tuple[str, ...]:
+    if field == "source":
+        return source_names(spec)
+    value = {
+        "category": category,
+        "task": spec.original_name,
+        "name": spec.name,
+        "benchmark": spec.benchmark,
+    }[field]
+    return (value.casefold(),)

@@ -1,0 +1,300 @@
+"""`optiml leakage`: which evaluation tasks have text in common with which training tasks.
+
+Neighbours: `bench.leakage` and `bench.leakage_minhash` count, `leakage_store` gives the texts,
+`leakage_content` says what the counts mean, `leakage_page` writes; they are imported when the
+command runs.
+"""
+
+import argparse
+import contextlib
+import fnmatch
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from optiml_jax import errors
+from optiml_jax.errors import InputError
+from optiml_jax.main import flags
+
+EXAMPLES = """
+optiml leakage --store=stores/all
+optiml leakage --store=stores/all --out=out/leakage --near_duplicates
+optiml leakage --store=stores/all --inputs_only --level=partially_supervised
+optiml leakage --store=stores/all --train='flan__*' --eval=promptsource__super_glue_rte
+optiml leakage --store=stores/all --level=fully_supervised --inputs_only --json
+optiml leakage --store=stores/max --against=stores/all --threshold=0.05
+"""
+
+SHOWN_PAIRS = 40
+UNITS = ("words", "tokens")
+
+
+def register(subparsers: Any) -> None:
+    """Adds the command's flags."""
+    parser = flags.add_command(
+        subparsers,
+        "leakage",
+        run,
+        summary="13-gram overlap between training and evaluation tasks",
+        description=(
+            "Counts, for every pair of a training and an evaluation task of a store, the evaluation"
+            " examples that share any 13-gram with a training example, and lists the pairs over"
+            " 1 %: OPT-IML's check (§2.3). Beside it stands the count of bare instances, because"
+            " tasks with one definition or template overlap wholly."
+        ),
+        examples=EXAMPLES,
+    )
+    parser.add_argument(
+        "--store", required=True, metavar="STORE", help="a folder made by `optiml prepare`"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="STORE",
+        help="take the evaluation tasks from this store (default: from --store)",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="write leakage.json and leakage.html into a new folder"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+    group = parser.add_argument_group("tasks")
+    group.add_argument(
+        "--train",
+        metavar="PATTERN,...",
+        help="training tasks, by name or shell pattern, e.g. 'flan__*' (default: all)",
+    )
+    group.add_argument(
+        "--eval",
+        dest="evaluation",
+        metavar="PATTERN,...",
+        help="evaluation tasks (default: all validation and test tasks)",
+    )
+    group.add_argument(
+        "--level",
+        metavar="NAME",
+        help="evaluation tasks of this level; fully_supervised: held-out parts of training tasks",
+    )
+    group.add_argument(
+        "--view", help="evaluation view, e.g. eval_0shot (default: that with the fewest shots)"
+    )
+
+    group = parser.add_argument_group("what counts")
+    group.add_argument("--n", type=int, default=13, help="units in a gram (default 13)")
+    group.add_argument(
+        "--unit",
+        default="words",
+        metavar="NAME",
+        help="words (default; lower-cased, no punctuation) or tokens of the vocabulary",
+    )
+    group.add_argument(
+        "--threshold",
+        type=float,
+        default=0.01,
+        metavar="FRACTION",
+        help="list pairs over this fraction of the evaluation examples (default 0.01)",
+    )
+    group.add_argument(
+        "--inputs_only",
+        action="store_true",
+        help="list by bare instances, without definition and template, instead of whole sequences",
+    )
+    group.add_argument(
+        "--near_duplicates",
+        action="store_true",
+        help="also find inputs that are nearly the same (MinHash over word 5-grams)",
+    )
+    group.add_argument(
+        "--jaccard",
+        type=float,
+        metavar="J",
+        help="similarity from which they are (default 0.8)",
+    )
+
+    group = parser.add_argument_group("work")
+    group.add_argument("--jobs", type=int, metavar="N", help="processes (default: all cores)")
+    group.add_argument(
+        "--verify", type=int, default=0, metavar="N", help="count N pairs again by brute force"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Counts, prints, and writes where it is asked to."""
+    jobs = _check_usage(args)
+    from optiml_jax.bench import leakage, leakage_minhash
+    from optiml_jax.data import store as store_lib
+    from optiml_jax.main import leakage_content, leakage_store, report
+
+    store = store_lib.open_store(args.store)
+    against = store if args.against is None else store_lib.open_store(args.against)
+    view = leakage_store.find_view(against, args.view)
+    train = _choose(
+        [task for task in store.tasks if task.num_train],
+        args.train,
+        f"store '{store.path}'",
+        "--train",
+    )
+    if not train:
+        raise InputError(f"store '{store.path}' has no training tasks.")
+    evaluation = _evaluated(against, view, args)
+    train.sort(key=lambda task: (-task.num_tokens, task.name))
+    texts = leakage_store.StoreTexts(str(store.path), str(against.path), view, args.unit)
+    names, others = [t.name for t in train], [t.name for t in evaluation]
+    settings = {
+        "view": view,
+        "unit": args.unit,
+        "n": args.n,
+        "threshold": args.threshold,
+        "inputs_only": args.inputs_only,
+        "near_duplicates": args.near_duplicates,
+        "jaccard": args.jaccard,
+    }
+    with _out_folder(args.out) as folder, _progress() as progress:
+        counted = leakage.count(texts, names, others, args.n, args.threshold, jobs, progress)
+        near = None
+        if args.near_duplicates:
+            near = leakage_minhash.find(texts, names, others, args.jaccard, jobs, progress)
+        checked = leakage.verify(texts, counted, names, args.verify, args.n) if args.verify else 0
+        found = leakage_content.Found(store, against, train, evaluation, settings, counted, near)
+        content = leakage_content.gather(found)
+        content["num_verified_pairs"] = checked
+        if folder is not None:
+            folder.write(content, report.provenance(args.command_line))
+    if args.json:
+        print(json.dumps(content, indent=1, ensure_ascii=False))
+    else:
+        _print(content)
+        if args.out:
+            print(f"wrote {os.path.join(args.out, 'leakage.html')} and leakage.json")
+    return 0
+
+
+def _check_usage(args: argparse.Namespace) -> int:
+    """Refuses values out of range before anything is read; returns the number of processes."""
+    from optiml_jax.bench import leakage, leakage_minhash
+
+    jobs = len(os.sched_getaffinity(0)) if args.jobs is None else args.jobs
+    leakage.check(args.n, args.threshold, jobs)
+    if args.unit not in UNITS:
+        raise errors.unknown("unit", args.unit, UNITS)
+    if args.verify < 0:
+        raise InputError(f"--verify is {args.verify}, expected a number of pairs, 0 for none.")
+    if args.jaccard is not None and not args.near_duplicates:
+        raise InputError("--jaccard has no effect without --near_duplicates. Add it.")
+    if args.near_duplicates:
+        args.jaccard = 0.8 if args.jaccard is None else args.jaccard
+        leakage_minhash.check(args.jaccard)
+    return jobs
+
+
+def _evaluated(store: Any, view: str, args: argparse.Namespace) -> list[Any]:
+    """The evaluation tasks that are asked for."""
+    from optiml_jax.bench import splits
+    from optiml_jax.main import leakage_content
+
+    where = f"store '{store.path}'"
+    held = [task for task in store.tasks if view in task.places]
+    if args.level is None:
+        tasks = [task for task in held if task.role in leakage_content.EVALUATED_ROLES]
+        hint = " --level=fully_supervised compares the held-out parts of training tasks."
+    else:
+        if args.level not in splits.LEVELS:
+            raise errors.unknown("level", args.level, splits.LEVELS)
+        tasks, hint = [task for task in held if task.level == args.level], ""
+    if not tasks:
+        which = f"of the level '{args.level}'" if args.level else "that validate or test"
+        raise InputError(f"{where}: view '{view}' has no tasks {which}.{hint}")
+    return _choose(tasks, args.evaluation, where, "--eval")
+
+
+def _choose(tasks: Sequence[Any], patterns: str | None, where: str, flag: str) -> list[Any]:
+    """The tasks whose name, or own name, matches any of some shell patterns.
+
+    Raises:
+        InputError: a pattern matches none.
+    """
+    if patterns is None:
+        return list(tasks)
+    chosen = {}
+    for pattern in (part.strip() for part in patterns.split(",")):
+        wanted = pattern.casefold()
+        found = [
+            task
+            for task in tasks
+            if fnmatch.fnmatchcase(task.name.casefold(), wanted)
+            or fnmatch.fnmatchcase(task.spec.original_name.casefold(), wanted)
+        ]
+        if not found:
+            raise errors.unknown("task", pattern, [t.name for t in tasks], f"{where}, {flag}")
+        chosen |= {task.name: task for task in found}
+    return [task for task in tasks if task.name in chosen]
+
+
+@contextlib.contextmanager
+def _out_folder(path: str | None) -> Iterator[Any]:
+    if path is None:
+        yield None
+        return
+    from optiml_jax.main import leakage_page
+
+    folder = leakage_page.Folder(path)
+    try:
+        yield folder
+    finally:
+        folder.close()
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Any]:
+    """A line on a terminal that is written over, and cleared at the end."""
+    is_terminal = sys.stderr.isatty()
+
+    def tell(done: int, total: int, what: str) -> None:
+        if is_terminal:
+            print(f"\r{done:,} of {total:,} {what}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield tell
+    finally:
+        if is_terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _print(content: dict[str, Any]) -> None:
+    """Counts, the pairs over the threshold, and what to look at, as tables."""
+    from optiml_jax.main import leakage_content, show
+
+    unit = content["unit"]
+    measure = "bare instances" if content["inputs_only"] else "sequences"
+    print(
+        f"{content['num_train_tasks']:,} training tasks ({content['num_train_examples']:,}"
+        f" examples), {content['num_eval_tasks']:,} evaluation tasks"
+        f" ({content['num_eval_examples']:,} examples, view {content['view']}): of"
+        f" {content['num_pairs']:,} pairs {content['num_overlapping_pairs']:,} share any"
+        f" {content['n']}-gram of {unit},\n{content['num_listed_pairs']:,} over"
+        f" {100 * content['threshold']:g} % of the {measure}\n"
+    )
+    near = content["near_duplicates"]
+    columns = ("training task", "evaluation task", "seq %", "inst %", *(["near %"] * near), "n", "")
+    rows = []
+    for pair in content["pairs"][:SHOWN_PAIRS]:
+        kinds = ("fraction", "bare_fraction", *["near_duplicate_fraction"] * near)
+        cells = [show.percent(pair[kind]) for kind in kinds]
+        told = leakage_content.VERDICTS[pair["verdict"]]
+        rows.append((pair["train"], pair["eval"], *cells, f"{pair['num_eval']:,}", told))
+    tables = [show.Table("pairs", columns, rows, "ll" + "r" * (3 + near) + "l")] if rows else []
+    if some := content["suggested"]:
+        lines = [(row["task"], row["reason"]) for row in some[:SHOWN_PAIRS]]
+        title = f"{len(some):,} training tasks to look at"
+        tables.append(show.Table(title, ("task", "why"), lines, "ll"))
+    show.show(tables)
+    if max(len(content["pairs"]), len(some)) > SHOWN_PAIRS:
+        print(f"The first {SHOWN_PAIRS} are shown; --json and --out=DIR have them all.")
+    for name, told in leakage_content.VERDICTS.items():
+        if content["verdicts"][name]:
+            print(f"{content['verdicts'][name]:,} pairs: {told}")
+    if content["excluded"]:
+        print(f"{len(content['excluded']):,} tasks are left out by the split already")
+    if content["num_verified_pairs"]:
+        print(f"verified: {content['num_verified_pairs']:,} pairs equal a brute-force count")

@@ -1,0 +1,223 @@
+"""A user's own split: what a file may say, and what is refused."""
+
+import pytest
+
+from optiml_jax.bench import catalog, split_file, splits
+from optiml_jax.errors import InputError
+
+HEAD = "role\tlevel\tfield\tpattern\treason\n"
+LAST = "train\t\tdefault\t\tall others\n"
+TEST = "test\tfully_held_out\tcategory\tTextual Entailment\tthe question\n"
+
+
+def spec(name, category="Text Matching", sources=("toy",), benchmark="flan"):
+    return catalog.TaskSpec(
+        name=catalog.task_name(benchmark, name),
+        original_name=name,
+        benchmark=benchmark,
+        category=category,
+        instruction_kind="task",
+        sources=tuple(sources),
+        metric="rouge_l",
+        input_languages=("English",),
+        output_languages=("English",),
+        licence="MIT",
+        num_examples=10,
+        path="",
+    )
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(text, name="mine.tsv"):
+        path = tmp_path / name
+        path.write_text(text, "utf-8")
+        return str(path)
+
+    return make
+
+
+def test_rows_place_tasks_and_the_first_counts(write):
+    path = write(
+        "# What this study holds out.\n"
+        + HEAD
+        + "excluded\t\tsource\tbig*bench*\ta suite\n\n"
+        + TEST
+        + "validation\tpartially_supervised\tname\tflan__newsroom\t\n"
+        + "excluded\t\tbenchmark\tt5\tnot read\n"
+        + "train\t\ttask\tnews*\tshadowed in part\n"
+        + "excluded\t\tdefault\n"
+    )
+    specs = [
+        spec("a", sources=["Big_Bench"]),
+        spec("rte", "Textual Entailment"),
+        spec("newsroom"),
+        spec("newsqa"),
+        spec("newsqa", benchmark="t5"),
+        spec("b"),
+    ]
+    found = splits.assign(specs, path)
+    assert [(one.role, one.level, one.reason) for one in found.values()] == [
+        ("excluded", "", "a suite"),
+        ("test", "fully_held_out", "the question"),
+        ("validation", "partially_supervised", "its name matches 'flan__newsroom'"),
+        ("train", "fully_supervised", "shadowed in part"),
+        ("excluded", "", "not read"),
+        ("excluded", "", "all other tasks"),
+    ]
+    assert [one.category for one in found.values()][:2] == ["Text Matching", "Textual Entailment"]
+
+
+def test_columns_come_in_any_order_and_some_may_lack(write):
+    path = write("field\tpattern\trole\ntask\tx\texcluded\ndefault\t*\ttrain\n")
+    found = splits.assign([spec("x"), spec("y")], path)
+    assert [one.role for one in found.values()] == ["excluded", "train"]
+
+
+def test_a_file_may_stand_on_a_named_split(write):
+    path = write(HEAD + "excluded\t\tname\tflan__mine\tmine\n\t\tsplit\topt_iml\n")
+    specs = [spec("mine"), spec("rte", "Textual Entailment"), spec("x", sources=["race"])]
+    found = splits.assign(specs, path, elsewhere={"flan__x": "elsewhere"})
+    named = splits.assign(specs, "opt_iml", elsewhere={"flan__x": "elsewhere"})
+    assert found["flan__mine"].role == "excluded"
+    assert {n: one for n, one in found.items() if n != "flan__mine"} == {
+        n: one for n, one in named.items() if n != "flan__mine"
+    }
+
+
+def test_name_and_digest_are_the_files(write, tmp_path):
+    split = splits.find(write(HEAD + LAST))
+    (tmp_path / "elsewhere").mkdir()
+    moved = splits.find(write(HEAD + LAST, "elsewhere/mine.tsv"))
+    changed = splits.find(write(HEAD + TEST + LAST))
+    assert (split.name, len(split.digest)) == ("mine", 16)
+    assert split.digest == moved.digest != changed.digest
+    again = splits.find("mine", split.rules)
+    assert (again.name, again.digest) == (split.name, split.digest)
+    assert splits.find("opt_iml").digest == ""
+    # A task's key holds its reason, so it must not change with the file's place.
+    assert splits.assign([spec("a")], split) == splits.assign([spec("a")], moved)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "mine.tsv: no rows. The first line names the columns: role, level"),
+        ("# only a comment\n\n", "mine.tsv: no rows."),
+        ("role,level\n", "mine.tsv:1: the line has one column, 'role,level'. Part the columns by"),
+        ("rolle\tfield\tpattern\n", "mine.tsv:1: unknown column 'rolle'. Did you mean 'role'?"),
+        ("role\tfield\n", "mine.tsv:1: column 'pattern' is missing."),
+        ("role\trole\tfield\tpattern\n", "mine.tsv:1: column 'role' is there twice."),
+        (HEAD, "mine.tsv: the last row says what becomes of all other tasks"),
+        (HEAD + TEST, "mine.tsv:2: the last row says what becomes of all other tasks, and field"),
+        (HEAD + "tset\tfully_held_out\ttask\tx\n" + LAST, "mine.tsv:2: unknown role 'tset'. Did"),
+        (HEAD + "test\theld_out\ttask\tx\n" + LAST, "mine.tsv:2: unknown level 'held_out'. Did"),
+        (HEAD + "test\tfully_held_out\ttasks\tx\n" + LAST, "unknown field 'tasks'. Did you mean"),
+        (HEAD + "test\t\ttask\tx\n" + LAST, "role 'test' needs a level: fully_held_out or part"),
+        (
+            HEAD + "test\tfully_supervised\ttask\tx\n" + LAST,
+            "role 'test' has the level 'fully_supervised', which is for the role train; expected"
+            " fully_held_out or partially_supervised.",
+        ),
+        (
+            HEAD + "excluded\tfully_held_out\ttask\tx\n" + LAST,
+            "role 'excluded' has the level 'fully_held_out', which is for the role validation and"
+            " test; expected none: leave it blank.",
+        ),
+        (HEAD + "excluded\t\ttask\t\tx\n" + LAST, "mine.tsv:2: pattern is blank. Write a task"),
+        (HEAD + "a\tb\tc\td\te\tf\n" + LAST, "mine.tsv:2: the row has 6 cells, expected 5"),
+        (HEAD + LAST + TEST, "mine.tsv:2: field 'default' is for all other tasks, so its row is"),
+        (HEAD + "test\t\tdefault\n", "mine.tsv:2: field 'default': unknown role 'test'."),
+        (HEAD + "train\t\tdefault\tflan\n", "mine.tsv:2: field 'default' is for all other tasks"),
+        (HEAD + "\t\tsplit\topt_im\n", "mine.tsv:2: unknown split 'opt_im'. Did you mean 'opt_iml"),
+        (
+            HEAD + "train\t\tsplit\topt_iml\n",
+            "field 'split' lets the split 'opt_iml' give roles and levels. Leave both blank here.",
+        ),
+        (HEAD + "\t\tsplit\tsuper_natural_instructions_official\n", "mine.tsv:2: unknown split 's"),
+        (
+            HEAD + TEST + "excluded\t\tcategory\ttextual entailment\n" + LAST,
+            "mine.tsv:3: category 'textual entailment' is excluded here and test and fully_held_out"
+            " in ",
+        ),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_refused(write, text, message):
+    with pytest.raises(InputError) as error:
+        splits.find(write(text))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("opt_iml.tsv", "has the name of the split 'opt_iml' of this package"),
+        ("my split.tsv", "SeqIO refuses 'my split'. Rename it, e.g. to 'my_split.tsv'."),
+    ],
+)
+def test_a_bad_name_is_refused(write, name, message):
+    with pytest.raises(InputError, match=message):
+        splits.find(write(HEAD + LAST, name))
+
+
+def test_a_file_that_is_not_there_offers_the_nearest(write):
+    path = write(HEAD + LAST)
+    with pytest.raises(InputError, match=r"does not exist\. Did you mean '.*/mine\.tsv'\?"):
+        splits.find(path.replace("mine", "mime"))
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "mine.tsv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"mine\.tsv' cannot be read .* UTF-8"):
+        splits.find(str(path))
+
+
+def test_a_task_in_two_levels_is_refused(write):
+    path = write(
+        HEAD
+        + "test\tfully_held_out\ttask\trte\t\n"
+        + "validation\tpartially_supervised\tname\tflan__rte\t\n"
+        + LAST
+    )
+    with pytest.raises(InputError) as error:
+        splits.assign([spec("rte", "Textual Entailment")], path)
+    assert "task 'flan__rte' is test and fully_held_out by the row task 'rte' and" in str(
+        error.value
+    )
+    assert "by the row name 'flan__rte'. Take one of the two rows out." in str(error.value)
+
+
+def test_a_held_out_category_that_trains_is_refused(write):
+    path = write(HEAD + "test\tfully_held_out\ttask\trte\t\n" + LAST)
+    specs = [spec("rte", "Textual Entailment"), spec("snli", "Textual Entailment")]
+    with pytest.raises(InputError) as error:
+        splits.assign(specs, path)
+    assert "mine.tsv: category 'Textual Entailment' is trained on ('snli') and" in str(error.value)
+    assert "give 'rte' the level partially_supervised" in str(error.value)
+
+
+def test_idle_rows_are_told(write):
+    split = splits.find(
+        write(
+            HEAD
+            + "excluded\t\tname\tflan__rtee\t\n"
+            + "excluded\t\tcategory\tTextual Entailmnt\t\n"
+            + TEST
+            + "excluded\t\ttask\trte\t\n"
+            + LAST
+        )
+    )
+    told = split_file.notes(split, [spec("rte", "Textual Entailment"), spec("x")])
+    assert [note.partition(": ")[2] for note in told] == [
+        "no task has name 'flan__rtee'. Did you mean 'flan__rte'?",
+        "no task has category 'Textual Entailmnt'. Did you mean 'Textual Entailment'?",
+        "the row task 'rte' has no effect: rows above it place all 1 of its tasks.",
+    ]
+    assert (
+        split_file.notes(
+            splits.find(write(HEAD + TEST + LAST)), [spec("rte", "Textual Entailment")]
+        )
+        == []
+    )

@@ -1,0 +1,243 @@
+"""`optiml leakage` as a user runs it: counts, verdicts, the folder it writes, and bad input."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from optiml_jax.main import cli, leakage_store
+
+from .commands import prepare, task_file
+
+LONG = "the quick brown fox jumps over the lazy dog while nine old owls watch from a tall tree"
+NAMES = ("question", "entails", "other", "copied")
+PREFIX = "super_natural_instructions__task"
+
+
+def instances(number, texts):
+    return [
+        {"id": f"task{number:03d}-{i}", "input": text, "output": ["yes"]}
+        for i, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory):
+    """Training tasks 1 (one leaked text), 3 (nothing) and 4 (excluded: shares data with 2)."""
+    folder = tmp_path_factory.mktemp("leaky")
+    tasks = folder / "tasks"
+    tasks.mkdir()
+    fill = [f"Sentence {i} is about {'abcdefghij'[i % 10]} and number {i * 7}." for i in range(30)]
+    rows = {
+        1: ("Question Answering", "one", [*fill, LONG, f"{LONG} so"]),
+        2: ("Textual Entailment", "two", [f"Premise {i}: {i} {i + 1}" for i in range(19)] + [LONG]),
+        3: ("Question Answering", "three", [f"Asked {i}, told {i + 2}." for i in range(30)]),
+        4: ("Question Answering", "two", [LONG, *fill]),
+    }
+    for number, (category, source, texts) in rows.items():
+        content = task_file(
+            Categories=[category],
+            Source=[source],
+            Definition=[f"This is the definition of task {number}. Do what it says."],
+            Instances=instances(number, texts),
+        )
+        (tasks / f"task{number:03d}_{NAMES[number - 1]}.json").write_text(json.dumps(content))
+    assert cli.main(prepare(tasks, folder / "store")) == 0
+    assert cli.main(prepare(tasks, folder / "max", "--split=opt_iml_max")) == 0
+    return folder
+
+
+@pytest.fixture
+def check(leaky, capsys):
+    """Runs the command on the leaky store and returns what it printed."""
+
+    def run(*flags, store="store"):
+        assert cli.main(["leakage", f"--store={leaky / store}", "--jobs=1", *flags]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_leaked_text_is_found(check):
+    content = json.loads(check("--json", "--verify=6"))
+    assert (content["num_train_tasks"], content["num_eval_tasks"]) == (2, 1)
+    assert content["num_verified_pairs"] == 2
+    (pair,) = content["pairs"]
+    assert pair["train"] == f"{PREFIX}001_question"
+    assert pair["eval"] == f"{PREFIX}002_entails"
+    assert (pair["count"], pair["num_eval"], pair["fraction"]) == (1, 20, 0.05)
+    assert pair["bare_count"] == 1
+    assert pair["verdict"] == "instances"
+    assert pair["shared"]["eval_example"] == "task002-19"
+    assert pair["shared"]["train_example"].startswith("train_0 ")
+    assert pair["shared"]["gram"] in LONG
+    (removal,) = content["suggested"]
+    assert removal["task"] == f"{PREFIX}001_question"
+    assert removal["reason"].startswith("1 of 20 instances of ")
+    (left,) = content["excluded"]
+    assert left["task"] == f"{PREFIX}004_copied"
+    assert "shares the data of 'two'" in left["reason"]
+
+
+def test_tokens_are_another_unit(check):
+    content = json.loads(check("--json", "--unit=tokens", "--n=40", "--inputs_only", "--verify=4"))
+    (pair,) = content["pairs"]
+    assert pair["bare_count"] == 1
+    assert pair["shared"]["gram"] in LONG
+
+
+def test_the_threshold_decides(check):
+    assert json.loads(check("--json", "--threshold=0.05"))["pairs"] == []
+    assert len(json.loads(check("--json", "--threshold=0.049"))["pairs"]) == 1
+
+
+def test_near_duplicates(check):
+    content = json.loads(check("--json", "--near_duplicates"))
+    (pair,) = content["pairs"]
+    assert pair["near_duplicates"] == 1
+    # The held-out instance that is 16 words long, and one with a word more: 13 of 14 shingles.
+    assert pair["near_duplicate"]["jaccard"] > 0.9
+
+
+def test_wording_alone_is_told_apart(check):
+    """Held-out instances of a task share its definition with the task, and nothing else."""
+    flags = ("--level=fully_supervised", "--train=*003*", "--eval=*003*", "--n=8")
+    (pair,) = json.loads(check("--json", *flags))["pairs"]
+    assert (pair["fraction"], pair["bare_fraction"], pair["verdict"]) == (1.0, 0.0, "same_task")
+    assert json.loads(check("--json", "--inputs_only", *flags))["pairs"] == []
+
+
+def test_against_another_store(check, leaky):
+    content = json.loads(check(f"--against={leaky / 'store'}", "--json", store="max"))
+    verdicts = {pair["train"]: pair["verdict"] for pair in content["pairs"]}
+    assert verdicts[f"{PREFIX}001_question"] == "instances"
+    assert verdicts[f"{PREFIX}004_copied"] == "left_out"
+    assert verdicts[f"{PREFIX}002_entails"] == "left_out"
+    assert [row["task"] for row in content["suggested"]] == [f"{PREFIX}001_question"]
+
+
+def test_tables(check):
+    lines = check().splitlines()
+    assert lines[0].startswith("2 training tasks (")
+    assert lines[1] == "1 over 1 % of the sequences"
+    (row,) = (line for line in lines if line.startswith(f"{PREFIX}001_question  {PREFIX}002"))
+    assert row.split()[2:5] == ["5.00", "5.00", "20"]
+    assert "1 tasks are left out by the split already" in lines
+
+
+def test_bare_inputs_of_training_examples(leaky):
+    texts = leakage_store.StoreTexts(str(leaky / "store"), str(leaky / "store"), "eval_0shot")
+    found = [
+        " ".join(words)
+        for _, block in texts.trained_instances(f"{PREFIX}003_other")
+        for words in block
+    ]
+    assert len(found) > 20
+    assert set(found) <= {f"asked {i} told {i + 2}" for i in range(30)}
+
+
+def test_the_folder_is_written_whole(check, tmp_path):
+    out = tmp_path / "new" / "report"
+    check(f"--out={out}")
+    assert sorted(os.listdir(out)) == ["leakage.html", "leakage.json"]
+    assert sorted(os.listdir(out.parent)) == ["report"]
+    content = json.loads((out / "leakage.json").read_text())
+    assert content["made"]["command"].startswith("optiml leakage --store=")
+    assert content["num_listed_pairs"] == len(content["pairs"]) == 1
+    page = (out / "leakage.html").read_text()
+    assert page.count('<tr class="pair">') == 1
+    check(f"--out={out}", "--threshold=0.5")
+    assert json.loads((out / "leakage.json").read_text())["pairs"] == []
+    assert sorted(os.listdir(out)) == ["leakage.html", "leakage.json"]
+
+
+def test_a_failed_run_leaves_nothing(leaky, tmp_path, capsys, monkeypatch):
+    from optiml_jax.bench import leakage
+
+    def stop(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(leakage, "count", stop)
+    flags = ("leakage", f"--store={leaky / 'store'}", f"--out={tmp_path / 'out'}")
+    assert cli.main(flags) == 130
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "out" / ".leakage.killed").mkdir(parents=True)
+    assert cli.main(flags) == 130
+    assert os.listdir(tmp_path / "out") == [".leakage.killed"]
+    assert "stopped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--n=0", "--n is 0, expected 1 or more"),
+        ("--threshold=1.5", "--threshold is 1.5, expected a fraction from 0 to below 1"),
+        ("--jobs=0", "--jobs is 0"),
+        ("--verify=-1", "--verify is -1"),
+        ("--jaccard=0.7", "--jaccard has no effect without --near_duplicates"),
+        ("--near_duplicates --jaccard=0", "--jaccard is 0, expected a similarity above 0"),
+        ("--unit=word", "unknown unit 'word'. Did you mean 'words'?"),
+        ("--level=held_out", "unknown level 'held_out'. Did you mean 'fully_held_out'?"),
+        ("--level=partially_supervised", "has no tasks of the level 'partially_supervised'"),
+        ("--view=eval_5shot", "unknown view 'eval_5shot'. Did you mean 'eval_0shot'?"),
+        ("--train=task001_qestion", "--train: unknown task 'task001_qestion'. Did you mean"),
+        ("--eval=flan__*", "--eval: unknown task 'flan__*'"),
+        ("--against=nowhere", "store 'nowhere' does not exist"),
+        ("--gin.N=1", "reads no gin configuration"),
+    ],
+)
+def test_bad_input(leaky, capsys, flags, message):
+    assert cli.main(["leakage", f"--store={leaky / 'store'}", *flags.split()]) == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.out == ""
+
+
+def test_no_store(capsys, tmp_path):
+    assert cli.main(["leakage", f"--store={tmp_path}"]) == 2
+    assert "has no index.json" in capsys.readouterr().err
+
+
+def test_a_store_without_an_evaluation_view(leaky, tmp_path, capsys):
+    shutil.copytree(leaky / "store", tmp_path / "bare")
+    index = json.loads((tmp_path / "bare" / "index.json").read_text())
+    del index["shards"]["eval_0shot"]
+    for task in index["tasks"]:
+        task["places"].pop("eval_0shot", None)
+    (tmp_path / "bare" / "index.json").write_text(json.dumps(index))
+    assert cli.main(["leakage", f"--store={tmp_path / 'bare'}"]) == 2
+    assert "has no evaluation view. Run the same `optiml prepare`" in capsys.readouterr().err
+
+
+def test_a_store_that_evaluates_training_tasks_only(leaky, capsys):
+    assert cli.main(["leakage", f"--store={leaky / 'max'}"]) == 2
+    told = capsys.readouterr().err
+    assert "has no tasks that validate or test" in told
+    assert "--level=fully_supervised" in told
+
+
+def test_a_damaged_store_is_named(leaky, tmp_path, capsys):
+    shutil.copytree(leaky / "store", tmp_path / "cut")
+    shard = max((tmp_path / "cut" / "shards").glob("train_0*"), key=os.path.getsize)
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 255
+    shard.write_bytes(data)
+    assert cli.main(["leakage", f"--store={tmp_path / 'cut'}", "--jobs=2"]) == 2
+    assert shard.name in capsys.readouterr().err
+
+
+def test_places_that_cannot_be_written(leaky, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for out, message in (
+        ("full", "is not empty (it has 'mine.txt')"),
+        ("file", "cannot be written (a file stands there)"),
+        ("file/below", "cannot be written (a file stands there)"),
+    ):
+        flags = (f"--store={leaky / 'store'}", f"--out={tmp_path / out}")
+        assert cli.main(["leakage", *flags]) == 2
+        assert message in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["file", "full"]
+    assert os.listdir(tmp_path / "full") == ["mine.txt"]

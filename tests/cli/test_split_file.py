@@ -1,0 +1,210 @@
+"""A split of a user's own on the command line, and the notes on empty levels."""
+
+import json
+
+import pytest
+
+from optiml_jax.data import store as store_lib
+from optiml_jax.main import cli
+
+from .commands import prepare, task_file
+
+HEAD = "role\tlevel\tfield\tpattern\treason\n"
+LAST = "train\t\tdefault\t\tall others\n"
+TEST = "test\tfully_held_out\tcategory\tTextual Entailment\tthe question\n"
+
+
+@pytest.fixture
+def task_dir(tmp_path):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name, category in (("001_a", "Text Matching"), ("002_b", "Textual Entailment")):
+        text = json.dumps({**task_file(), "Categories": [category]})
+        (folder / f"task{name}.json").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def split(tmp_path):
+    def write(*rows, name="mine.tsv"):
+        path = tmp_path / name
+        path.write_text(HEAD + "".join(rows))
+        return f"--split={path}"
+
+    return write
+
+
+def roles(store):
+    return {t.spec.original_name: (t.role, t.level) for t in store_lib.open_store(store).tasks}
+
+
+def test_a_store_keeps_its_split_file(task_dir, tmp_path, split, capsys):
+    store = tmp_path / "store"
+    assert cli.main(prepare(task_dir, store, split(TEST, LAST))) == 0
+    err = capsys.readouterr().err
+    assert "note: split 'mine' leaves the level partially_supervised empty" in err
+    assert "leaves the level fully" not in err
+    meta = store_lib.open_store(store).meta
+    assert (meta["split"], meta["render"]["split_rules"]) == ("mine", HEAD + TEST + LAST)
+    assert len(meta["render"]["split_digest"]) == 16
+    before = roles(store)
+    assert before["task002_b"] == ("test", "fully_held_out")
+    # The next run needs no file.
+    (tmp_path / "mine.tsv").unlink()
+    assert cli.main(prepare(task_dir, store)) == 0
+    assert "0 tasks rendered, 2 taken over" in capsys.readouterr().out
+    assert roles(store) == before
+
+
+def test_a_changed_file_is_noticed(task_dir, tmp_path, split, capsys):
+    store = tmp_path / "store"
+    assert cli.main(prepare(task_dir, store, split(TEST, LAST))) == 0
+    row = "excluded\t\ttask\ttask001_a\tnot now\n"
+    capsys.readouterr()
+    assert cli.main(prepare(task_dir, store, split(row, TEST, LAST))) == 0
+    assert "the rows of split 'mine' have changed since" in capsys.readouterr().err
+    assert roles(store)["task001_a"] == ("excluded", "")
+    # Another benchmark's tasks would stay where the old rows put them.
+    mini = ["prepare", "mini", f"--out={store}", "--tasks=extract_drink"]
+    index = (store / store_lib.INDEX_FILE).read_bytes()
+    assert cli.main([*mini, split(TEST, LAST)]) == 2
+    assert "was made with split_digest" in capsys.readouterr().err
+    assert roles(store)["task001_a"] == ("excluded", "")
+    assert (store / store_lib.INDEX_FILE).read_bytes() == index
+
+
+def test_another_split_than_the_stores_is_refused(task_dir, tmp_path, split, capsys):
+    store = tmp_path / "store"
+    assert cli.main(prepare(task_dir, store, split(TEST, LAST))) == 0
+    assert cli.main(prepare(task_dir, store, split(TEST, LAST, name="other.tsv"))) == 2
+    assert "was made with split mine, this run has other" in capsys.readouterr().err
+    assert cli.main(prepare(task_dir, store, "--split=opt_iml")) == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ((TEST,), "the last row says what becomes of all other tasks"),
+        (("test\tfully_held_out\ttask\ttask001_a\t\n", LAST.replace("train", "trian")), "'trian'"),
+        (
+            ("test\tfully_held_out\ttask\ttask001_a\t\n", "test\tpartially_supervised\tname\t"
+             "super_natural_instructions__task001_a\t\n", LAST),
+            "is test and fully_held_out by the row task 'task001_a' and test and partially_super",
+        ),
+    ],
+)  # fmt: skip
+def test_a_bad_file_writes_nothing(task_dir, tmp_path, split, capsys, rows, message):
+    store = tmp_path / "store"
+    assert cli.main(prepare(task_dir, store, split(*rows))) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "mine.tsv" in err
+    assert not store.exists()
+
+
+def test_a_held_out_category_that_trains_writes_nothing(task_dir, tmp_path, split, capsys):
+    text = json.dumps({**task_file(), "Categories": ["Textual Entailment"]})
+    (task_dir / "task003_c.json").write_text(text)
+    row = "test\tfully_held_out\ttask\ttask002_b\t\n"
+    assert cli.main(prepare(task_dir, tmp_path / "store", split(row, LAST))) == 2
+    assert "category 'Textual Entailment' is trained on ('task003_c')" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_category_held_out_beside_a_stored_benchmark(task_dir, tmp_path, split, capsys):
+    row = "test\tfully_held_out\ttask\ttask002_b\t\n"
+    store, flag = tmp_path / "store", split(row, LAST)
+    assert cli.main(prepare(task_dir, store, flag)) == 0
+    index = (store / store_lib.INDEX_FILE).read_bytes()
+    assert cli.main(["prepare", "mini", f"--out={store}", flag]) == 2
+    assert "category 'Textual Entailment' is trained on ('mini__" in capsys.readouterr().err
+    assert (store / store_lib.INDEX_FILE).read_bytes() == index
+
+
+def test_idle_rows_are_told(task_dir, tmp_path, split, capsys):
+    # Of another benchmark, and of none.
+    rows = ("excluded\t\tname\tflan__rte\t\n", "excluded\t\tname\tflan__rtee\t\n", TEST, LAST)
+    assert cli.main(prepare(task_dir, tmp_path / "store", split(*rows))) == 0
+    err = capsys.readouterr().err
+    assert "mine.tsv: no task has name 'flan__rtee'. Did you mean 'flan__rte'?" in err
+    assert "'flan__rte'." not in err
+
+
+def test_a_file_with_a_benchmarks_name_is_refused(task_dir, tmp_path, split, capsys):
+    flag = split(TEST, LAST, name="flan.tsv")
+    assert cli.main(prepare(task_dir, tmp_path / "store", flag)) == 2
+    assert "has the name of the benchmark 'flan'" in capsys.readouterr().err
+
+
+def test_an_unknown_split_offers_the_nearest(task_dir, tmp_path, capsys):
+    assert cli.main(prepare(task_dir, tmp_path / "store", "--split=flan_entailmnt")) == 2
+    assert "Did you mean 'flan_entailment'?" in capsys.readouterr().err
+    assert cli.main(prepare(task_dir, tmp_path / "store", "--split=t0")) == 2
+    assert "split 't0' places the tasks of promptsource alone" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+MODULE = """
+import seqio
+from optiml_jax import tasks
+from optiml_jax.data import rendering
+
+config = rendering.RenderConfig(split={split!r})
+tasks.register("super_natural_instructions", data_dir={data!r}, config=config)
+seqio.MixtureRegistry.add("split_mix", [("super_natural_instructions", 1)])
+"""
+
+
+@pytest.fixture
+def module(task_dir, tmp_path, split):
+    """Your module, which registers a benchmark under a split file."""
+    import seqio
+
+    path = tmp_path / "own_split.py"
+    flag = split(TEST, LAST)
+    path.write_text(MODULE.format(split=flag.partition("=")[2], data=str(task_dir)))
+    registries = (seqio.TaskRegistry, seqio.MixtureRegistry)
+    known = {registry: set(registry.names()) for registry in registries}
+    yield str(path)
+    for registry, names in known.items():
+        for name in set(registry.names()) - names:
+            registry.remove(name)
+
+
+def test_seqio_tasks_are_registered_under_a_file(module, tmp_path):
+    store = tmp_path / "store"
+    flags = (f"--module={module}", f"--out={store}", "--vocabulary=small", "--vocab_size=264")
+    assert cli.main(["prepare", "split_mix", *flags]) == 0
+    meta = store_lib.open_store(store).meta
+    assert (meta["split"], meta["render"]["split_rules"]) == ("mine", HEAD + TEST + LAST)
+    assert roles(store)["task002_b"] == ("test", "fully_held_out")
+    # Again, and the benchmark alone: the store's rows are the module's.
+    assert cli.main(["prepare", "split_mix", *flags]) == 0
+    assert cli.main(prepare(tmp_path / "tasks", store)) == 0
+    assert roles(store)["task002_b"] == ("test", "fully_held_out")
+
+
+def test_the_catalog_under_a_file(split, capsys):
+    flag = split("excluded\t\tbenchmark\tcrossfitt\t\n", TEST, "\t\tsplit\topt_iml\t\n")
+    assert cli.main(["inspect", "--catalog", "--json", flag]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert found["split"] == "mine"
+    assert "no task has benchmark 'crossfitt'. Did you mean 'crossfit'?" in err
+    assert found["notes"][0] in err
+    by_name = {task["name"]: task for task in found["tasks"]}
+    assert by_name["flan__rte"]["role"] == "test"
+    assert by_name["promptsource__hans"]["role"] == "test"
+    assert by_name["super_natural_instructions__task1557_jfleg_answer_generation"]["level"] == (
+        "fully_held_out"
+    )
+
+
+def test_the_catalog_under_a_published_split(capsys):
+    assert cli.main(["inspect", "--catalog", "--json", "--split=flan_entailment"]) == 0
+    out, err = capsys.readouterr()
+    tested = {t["name"]: t for t in json.loads(out)["tasks"] if t["role"] == "test"}
+    assert len(tested) == 10
+    assert tested["flan__qnli"]["category"] == "entailment"
+    assert "leaves the level partially_supervised empty" in err
+    assert "(FLAN holds out a whole cluster)" in err

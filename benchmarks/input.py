@@ -1,34 +1,42 @@
 """Input: process start to first batch, memory, packed tokens per second; SeqIO's mixture beside it.
 
-    python benchmarks/input.py --store=STORE [--data_dir=DIR --seqio_tasks=10,50] [--json]
+    python benchmarks/input.py --store=STORE[,STORE] [--data_dir=DIR --seqio_tasks=10,200] [--json]
 
-Each measurement is a fresh process. Tokens are real ones (padding is not counted). SeqIO reads the
-same tasks through `optiml_jax.tasks.register`, its shuffle buffer set to min(1000, examples of the
-task), packed by its own converter to the same length.
+Each measurement is a fresh process; stores and packings take turns, `--repeats` times. Tokens are
+real ones (padding is not counted). With two stores of different numbers of tasks the last lines
+say how far first batch and memory depend on it (goal: 20 %). SeqIO reads the first tasks of DIR
+through `optiml_jax.tasks.register`, its shuffle buffer set to min(1000, examples of the task),
+packed by its own converter to the same length.
 """
 
 import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
 
 BATCH_ROWS = 16
+MEASURED = (
+    *("first_batch_seconds", "first_batch_cpu_seconds", "first_batch_rss_gib"),
+    *("tokens_per_second", "rss_gib", "fill"),
+)
 
 
-def measure_store(store_path: str, length: int, seconds: float) -> dict:
+def measure_store(store_path: str, length: int, seconds: float, packing: str) -> dict:
     """In this process: opens the store, takes a batch, then streams for `seconds`."""
     import numpy as np
 
     from optiml_jax.data import store, stream
 
     opened = store.open_store(store_path)
-    config = stream.StreamConfig(feature_length=length, batch_size=BATCH_ROWS)
+    config = stream.StreamConfig(feature_length=length, batch_size=BATCH_ROWS, packing=packing)
     batches = stream.TrainStream(opened, config).iterate(0)
     first = next(batches)
     first_batch = time.time() - float(os.environ["STARTED"])
+    first_cpu = time.process_time()
     first_rss = _rss_gib()
     tokens = rows = 0
     started = time.perf_counter()
@@ -38,8 +46,12 @@ def measure_store(store_path: str, length: int, seconds: float) -> dict:
         rows += len(segments)
     elapsed = time.perf_counter() - started
     return {
+        "store": store_path,
+        "packing": packing,
+        "num_stored_tasks": len(opened.tasks),
         "num_tasks": len([t for t in opened.tasks if t.num_train]),
         "first_batch_seconds": first_batch,
+        "first_batch_cpu_seconds": first_cpu,
         "first_batch_rss_gib": first_rss,
         "tokens_per_second": tokens / elapsed,
         "rss_gib": _rss_gib(),
@@ -74,6 +86,7 @@ def measure_seqio(data_dir: str, length: int, seconds: float, num_tasks: int) ->
     batches = dataset.batch(BATCH_ROWS).prefetch(2).as_numpy_iterator()
     next(batches)
     first_batch = time.time() - float(os.environ["STARTED"])
+    first_cpu = time.process_time()
     first_rss = _rss_gib()
     tokens = rows = 0
     started = time.perf_counter()
@@ -83,8 +96,10 @@ def measure_seqio(data_dir: str, length: int, seconds: float, num_tasks: int) ->
         rows += len(batch["decoder_segment_ids"])
     elapsed = time.perf_counter() - started
     return {
+        "packing": "seqio",
         "num_tasks": len(trained),
         "first_batch_seconds": first_batch,
+        "first_batch_cpu_seconds": first_cpu,
         "first_batch_rss_gib": first_rss,
         "tokens_per_second": tokens / elapsed,
         "rss_gib": _rss_gib(),
@@ -116,35 +131,73 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def compare(rows: list[dict]) -> dict:
+    """Medians by store and packing, and the ratios that the goals are about."""
+    medians = {}
+    for row in rows:
+        medians.setdefault((row["store"], row["packing"]), []).append(row)
+    table = [
+        {
+            "store": store,
+            "packing": packing,
+            "num_tasks": own[0]["num_tasks"],
+            "num_stored_tasks": own[0]["num_stored_tasks"],
+            **{name: statistics.median(row[name] for row in own) for name in MEASURED},
+        }
+        for (store, packing), own in medians.items()
+    ]
+    ratios = {}
+    greedy = sorted(
+        (row for row in table if row["packing"] == "greedy"), key=lambda r: r["num_tasks"]
+    )
+    if len(greedy) > 1:
+        for name in MEASURED[:3]:
+            ratios[f"{name}, most tasks / fewest"] = greedy[-1][name] / greedy[0][name]
+    for row in table:
+        if row["packing"] == "first_fit":
+            other = next(r for r in greedy if r["store"] == row["store"])
+            ratio = row["tokens_per_second"] / other["tokens_per_second"]
+            ratios[f"tokens_per_second, first_fit / greedy, {row['num_tasks']} tasks"] = ratio
+    return {"medians": table, "ratios": ratios}
+
+
 def main() -> None:
     """Runs every measurement in a process of its own and prints a table or JSON."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--store", help="a prepared store")
+    parser.add_argument("--store", default="", help="prepared stores, comma-separated")
     parser.add_argument("--data_dir", help="task files, for SeqIO's mixture")
     parser.add_argument("--seqio_tasks", default="10,50", help="numbers of tasks (default 10,50)")
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--seconds", type=float, default=5.0, help="of streaming (default 5)")
-    parser.add_argument("--repeats", type=int, default=3, help="of the store's part (default 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="of the stores' part (default 3)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--child", choices=["store", "seqio"], help=argparse.SUPPRESS)
     parser.add_argument("--num_tasks", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--packing", default="greedy", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child == "store":
-        print(json.dumps(measure_store(args.store, args.length, args.seconds)))
+        result = measure_store(args.store, args.length, args.seconds, args.packing)
+        print(json.dumps(result))
         return
     if args.child == "seqio":
         result = measure_seqio(args.data_dir, args.length, args.seconds, args.num_tasks)
         print(json.dumps(result))
         return
     shape = [f"--length={args.length}", f"--seconds={args.seconds}"]
-    rows = []
-    for _ in range(args.repeats if args.store else 0):
-        rows.append(("store", _fresh(["--child=store", f"--store={args.store}", *shape])))
+    stores = [store for store in args.store.split(",") if store]
+    rows = [
+        _fresh(["--child=store", f"--store={store}", f"--packing={packing}", *shape])
+        for _ in range(args.repeats)
+        for store in stores
+        for packing in ("greedy", "first_fit")
+    ]
+    seqio_rows = []
     for number in args.seqio_tasks.split(",") if args.data_dir else []:
         child = ["--child=seqio", f"--data_dir={args.data_dir}", f"--num_tasks={number}", *shape]
-        rows.append(("seqio", _fresh(child)))
+        seqio_rows.append(_fresh(child))
+    found = compare(rows)
     conditions = {
         "commit": _commit(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
@@ -153,15 +206,22 @@ def main() -> None:
         "rows_a_batch": BATCH_ROWS,
     }
     if args.json:
-        print(json.dumps({**conditions, "results": [{"reader": r, **row} for r, row in rows]}))
+        print(json.dumps({**conditions, **found, "runs": rows, "seqio": seqio_rows}))
         return
     print(", ".join(f"{name}: {value}" for name, value in conditions.items()))
-    print(f"{'reader':8}{'tasks':>7}{'first batch':>13}{'GiB then':>10}{'tokens/s':>13}{'fill':>7}")
-    for reader, row in rows:
+    print(f"medians of {args.repeats} for the stores")
+    print(
+        f"{'packing':10}{'stored':>8}{'trained':>8}{'first batch':>13}{'CPU':>9}{'GiB then':>10}"
+        f"{'tokens/s':>13}{'fill':>7}"
+    )
+    for row in [*found["medians"], *seqio_rows]:
         print(
-            f"{reader:8}{row['num_tasks']:7d}{row['first_batch_seconds']:11.2f} s"
+            f"{row['packing']:10}{row.get('num_stored_tasks', ''):>8}{row['num_tasks']:8d}"
+            f"{row['first_batch_seconds']:11.2f} s{row['first_batch_cpu_seconds']:7.2f} s"
             f"{row['first_batch_rss_gib']:10.2f}{row['tokens_per_second']:13,.0f}{row['fill']:7.3f}"
         )
+    for name, ratio in found["ratios"].items():
+        print(f"{name}: {ratio:.2f}")
 
 
 if __name__ == "__main__":

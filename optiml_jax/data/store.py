@@ -23,7 +23,6 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -242,17 +241,17 @@ class Store:
         arrays = self.meta["arrays"]
         path = self.path / arrays["file"]
         try:
-            data = path.read_bytes()
+            digest = file_sha256(path)
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be read ({error.strerror}). Run the same `optiml prepare` again."
             ) from error
-        if hashlib.sha256(data).hexdigest() != arrays["sha256"]:
+        if digest != arrays["sha256"]:
             raise InputError(
                 f"{path}: altered since it was prepared. Run the same `optiml prepare` again: it"
                 " is written anew."
             )
-        with np.load(io.BytesIO(data)) as archive:
+        with np.load(path) as archive:
             return {name: archive[name] for name in archive.files}
 
     @property
@@ -265,19 +264,33 @@ class Store:
         """int32 [num_renderings, num_examples]: first token of each example that carries loss."""
         return self._arrays["loss_starts"]
 
+    def find_examples(
+        self, renderings: np.ndarray, numbers: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(shard, record) of training examples, int64, elementwise.
+
+        Computed from the task table, so that it costs nothing to keep for millions of examples.
+
+        Args:
+            renderings: training rendering of each.
+            numbers: index of each on the example axis of `lengths`.
+        """
+        first_examples, shards, first_records = self._train_places
+        task = np.searchsorted(first_examples, numbers, side="right") - 1
+        record_number = first_records[renderings, task] + numbers - first_examples[task]
+        return shards[renderings, task], record_number
+
     @functools.cached_property
-    def example_places(self) -> tuple[np.ndarray, np.ndarray]:
-        """(shard, record) of each training example, [num_renderings, num_examples]."""
-        shape = self.lengths.shape
-        shard, number = np.zeros(shape, np.int32), np.zeros(shape, np.int64)
-        for rendering in range(self.num_renderings):
-            view = train_view(rendering)
-            for task in self.tasks:
-                if place := task.places.get(view):
-                    own = slice(task.first_example, task.first_example + place.count)
-                    shard[rendering, own] = place.shard
-                    number[rendering, own] = np.arange(place.first, place.first + place.count)
-        return shard, number
+    def _train_places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """First example [trained], shard and first record [num_renderings, trained] of tasks."""
+        trained = [task for task in self.tasks if task.num_train]
+        views = [train_view(rendering) for rendering in range(self.num_renderings)]
+        places = [[task.places[view] for task in trained] for view in views]
+        return (
+            np.array([task.first_example for task in trained], np.int64),
+            np.array([[place.shard for place in row] for row in places], np.int64),
+            np.array([[place.first for place in row] for row in places], np.int64),
+        )
 
     def vocabulary(self) -> vocabularies.Vocabulary:
         """The vocabulary that the store's ids are of.
@@ -490,13 +503,11 @@ def write_arrays(
     folder: pathlib.Path, lengths: np.ndarray, loss_starts: np.ndarray
 ) -> dict[str, str]:
     """Writes the example arrays; returns their entry in index.json."""
-    buffer = io.BytesIO()
-    np.savez(buffer, lengths=lengths, loss_starts=loss_starts)
-    data = buffer.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
+    temporary = folder / f".examples-{os.getpid()}.npz"
+    with temporary.open("wb") as file:
+        np.savez(file, lengths=lengths, loss_starts=loss_starts)
+    digest = file_sha256(temporary)
     name = f"examples-{digest[:16]}.npz"
-    temporary = folder / f".{name}.{os.getpid()}"
-    temporary.write_bytes(data)
     temporary.replace(folder / name)
     return {"file": name, "sha256": digest}
 

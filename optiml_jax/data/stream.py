@@ -46,6 +46,7 @@ class StreamConfig:
         seed: of the order.
         loss_on: "targets" (OPT-IML: the answer and `</s>`) or "all" (OPT's pre-training objective:
             every token but a document's first).
+        packing: "greedy" (OPT-IML: first come, rows about 90 % full) or "first_fit" (over 98 %).
     """
 
     mixture_or_task_name: str | None = None
@@ -54,8 +55,10 @@ class StreamConfig:
     batch_size: int = 128
     seed: int = 0
     loss_on: str = "targets"
+    packing: str = "greedy"
 
     def __post_init__(self):
+        packing.check_packing(self.packing, "StreamConfig")
         if self.loss_on not in LOSS_ON:
             raise errors.unknown("loss_on", self.loss_on, LOSS_ON, "StreamConfig")
         for name in ("feature_length", "batch_size"):
@@ -116,6 +119,7 @@ class TrainStream:
             store.lengths,
             config.feature_length + 1,
             config.seed,
+            packing=config.packing,
         )
         self._prefix = [0]
         self._blocks: collections.OrderedDict[int, packing.Block] = collections.OrderedDict()
@@ -163,6 +167,7 @@ class TrainStream:
             "batch_size": self.config.batch_size,
             "seed": self.config.seed,
             "loss_on": self.config.loss_on,
+            "packing": self.config.packing,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -171,9 +176,9 @@ class TrainStream:
         Raises:
             InputError: the state is of a stream with other batches.
         """
-        differing = [
-            name for name, value in self.order.items() if state.get("order", {}).get(name) != value
-        ]
+        # Checkpoints from before there was a choice are of greedy rows.
+        trained = {"packing": "greedy", **state.get("order", {})}
+        differing = [name for name, value in self.order.items() if trained.get(name) != value]
         if differing:
             raise InputError(
                 "the checkpoint was trained on other batches than this run would give: other"
@@ -285,9 +290,8 @@ def _read_tokens(
     store: store_lib.Store, renderings: np.ndarray, numbers: np.ndarray, limit: int
 ) -> np.ndarray:
     """The examples' tokens one after another, each cut on the left to `limit`; int32."""
-    shards, records = store.example_places
-    shard, place = shards[renderings, numbers], records[renderings, numbers]
-    group = renderings * (shards.max() + 1) + shard
+    shard, place = store.find_examples(renderings, numbers)
+    group = renderings * (shard.max() + 1) + shard
     order = np.argsort(group, kind="stable")
     edges = np.flatnonzero(np.diff(group[order])) + 1
     parts: list[bytes] = [b""] * len(numbers)

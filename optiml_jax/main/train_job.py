@@ -53,6 +53,7 @@ class TrainJob:
             `partitioning.DEFAULT_RULES`, e.g. {"residual_length": "model"}.
         initial_checkpoint_path: MODEL_DIR or checkpoint whose parameters the run starts from;
             None draws them. Optimizer, schedule and data begin anew.
+        packing: of examples into rows: "greedy" (OPT-IML's) or "first_fit", see `data.packing`.
         loss_on: "targets" (instruction tuning) or "all" (pre-training), see `data.stream`.
         evaluation: how the store's evaluation records are scored every `loop.eval_period` steps;
             None, or a period of 0, for not at all.
@@ -71,6 +72,7 @@ class TrainJob:
     mixture_or_task_module: str | Sequence[str] | None = None
     logical_axis_rules: partitioning.LogicalRules | None = None
     initial_checkpoint_path: str | None = None
+    packing: str = "greedy"
     loss_on: str = "targets"
     evaluation: EvalConfig | None = None
     eval_roles: Sequence[str] = ("validation",)
@@ -152,6 +154,7 @@ def resolve(job: TrainJob) -> Parts:
         batch_size=job.loop.batch_size,
         seed=job.loop.seed,
         loss_on=job.loss_on,
+        packing=job.packing,
     )
     rows = job.loop.batch_size // jax.process_count()
     first = rows * jax.process_index()

@@ -72,6 +72,11 @@ def test_values_of_a_run(complain, store, flag, message):
     assert message in complain(*train(store, "run", f"--gin.{flag}"))
 
 
+def test_packing_misspelt(complain, store):
+    message = complain(*train(store, "run", "--gin.PACKING='first-fit'"))
+    assert "unknown packing 'first-fit'. Did you mean 'first_fit'?" in message
+
+
 def test_loss_on_misspelt(complain, store):
     message = complain(*train(store, "run", "--gin.train.loss_on='target'"))
     assert "unknown loss_on 'target'. Did you mean 'targets'?" in message

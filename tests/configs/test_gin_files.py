@@ -55,6 +55,12 @@ def test_no_file_is_left_out():
     assert len(MODELS) == len(PUBLISHED_PARAMS) + 3
 
 
+@pytest.mark.parametrize("run", TRAIN_RUNS)
+def test_packing_is_a_macro(run):
+    assert build("models/opt_tiny.gin", run).value.packing == "greedy"
+    assert build("models/opt_tiny.gin", run, PACKING="'first_fit'").value.packing == "first_fit"
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_head_says_what_a_reader_needs(name):
     text = gin_config.find_file(name).read_text("utf-8")

@@ -32,9 +32,9 @@ def test_levels_and_roles(real_store):
     assert content["num_tasks"] + content["num_excluded_tasks"] == 1282
     levels = content["levels"]
     assert {name: row["num_tasks"] for name, row in levels.items()} == {
-        "fully_held_out": 89,
+        "fully_held_out": 52,
         "partially_supervised": 6,
-        "fully_supervised": 996,
+        "fully_supervised": 956,
     }
     assert all(row["num_eval"] > 0 for row in levels.values())
     held_out = {t.spec.category for t in real_store.tasks if t.level == "fully_held_out"}

@@ -1,5 +1,7 @@
 """Batches: against a plain loop, for any number of hosts, from any step."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,8 +17,13 @@ def store(store_path):
     return store_lib.open_store(store_path)
 
 
-def make_stream(store, batch_size=8, seed=5, length=T, **arguments):
-    config = stream.StreamConfig(feature_length=length, batch_size=batch_size, seed=seed)
+PACKINGS = pytest.mark.parametrize("packing", ["greedy", "first_fit"])
+
+
+def make_stream(store, batch_size=8, seed=5, length=T, packing="greedy", **arguments):
+    config = stream.StreamConfig(
+        feature_length=length, batch_size=batch_size, seed=seed, packing=packing
+    )
     return stream.TrainStream(store, config, **arguments)
 
 
@@ -46,9 +53,10 @@ def expected_row(store, examples, length):
     return {name: (values[:length] + [0] * length)[:length] for name, values in row.items()}
 
 
+@PACKINGS
 @pytest.mark.parametrize("length", [T, 16])
-def test_batches_equal_a_loop_over_tokens(store, length):
-    one = make_stream(store, length=length)
+def test_batches_equal_a_loop_over_tokens(store, length, packing):
+    one = make_stream(store, length=length, packing=packing)
     for step in (0, 1, 37):
         batch = one.batch(step)
         for row, examples in enumerate(one.examples(step)):
@@ -69,10 +77,13 @@ def test_fields_shapes_and_types(store):
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_any_number_of_hosts_reads_the_same_rows(store, hosts):
-    whole = make_stream(store)
+@PACKINGS
+def test_any_number_of_hosts_reads_the_same_rows(store, hosts, packing):
+    whole = make_stream(store, packing=packing)
     share = 8 // hosts
-    parts = [make_stream(store, rows=(h * share, (h + 1) * share)) for h in range(hosts)]
+    parts = [
+        make_stream(store, packing=packing, rows=(h * share, (h + 1) * share)) for h in range(hosts)
+    ]
     for step in (0, 9):
         for name, values in whole.batch(step).items():
             joined = np.concatenate([part.batch(step)[name] for part in parts])
@@ -94,22 +105,23 @@ def test_reading_ahead_follows_a_jump(store):
     assert ahead.state(51) == one.state(51)
 
 
-def test_state_opens_the_stream_without_recounting(store, monkeypatch):
-    monkeypatch.setattr(stream.packing, "BLOCK_DRAWS", 200)
-    monkeypatch.setattr(stream.packing.Plan.__init__, "__defaults__", (200,))
-    first = make_stream(store)
-    expected = first.batch(60)["inputs"]
-    state = first.state(60)
-    assert len(state["row_prefix"]) > 2
-    second = make_stream(store)
+@PACKINGS
+def test_state_opens_the_stream_without_recounting(store, monkeypatch, packing):
+    monkeypatch.setattr(stream.packing.Plan.__init__, "__defaults__", (200, "greedy"))
+    first = make_stream(store, packing=packing)
+    step = 20 * first._steps_per_chunk  # the first of the steps that are read together
+    expected = first.batch(step)["inputs"]
+    state = first.state(step)
+    assert len(state["row_prefix"]) > 20
+    second = make_stream(store, packing=packing)
     second.restore(state)
     computed = []
     original = second._plan.block
     monkeypatch.setattr(
         second._plan, "block", lambda index: computed.append(index) or original(index)
     )
-    np.testing.assert_array_equal(second.batch(60)["inputs"], expected)
-    assert min(computed) >= len(state["row_prefix"]) - 2
+    np.testing.assert_array_equal(second.batch(step)["inputs"], expected)
+    assert min(computed) == len(state["row_prefix"]) - 1
 
 
 def test_held_out_tasks_and_instances_never_train(store, tasks, store_path):
@@ -124,7 +136,12 @@ def test_held_out_tasks_and_instances_never_train(store, tasks, store_path):
 def test_a_state_of_other_batches_is_refused(store):
     state = make_stream(store).state(3)
     make_stream(store).restore(state)
-    for change, named in (({"length": 32}, "feature_length"), ({"seed": 6}, "seed")):
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"length": 32}, "feature_length"),
+        ({"seed": 6}, "seed"),
+        ({"packing": "first_fit"}, "packing"),
+    )
+    for change, named in changes:
         with pytest.raises(InputError, match=f"other {named} "):
             make_stream(store, **change).restore(state)
     config = stream.StreamConfig(
@@ -132,6 +149,32 @@ def test_a_state_of_other_batches_is_refused(store):
     )
     with pytest.raises(InputError, match="other rates "):
         stream.TrainStream(store, config).restore(state)
+
+
+def test_a_state_from_before_there_was_a_choice_of_packing_is_greedy(store):
+    state = make_stream(store).state(3)
+    del state["order"]["packing"]
+    make_stream(store).restore(state)
+    with pytest.raises(InputError, match="other packing "):
+        make_stream(store, packing="first_fit").restore(state)
+
+
+@PACKINGS
+def test_one_epoch_holds_every_example_once(store, packing):
+    """Rows follow each other over batches and blocks; nothing is lost or doubled between them."""
+    one = make_stream(store, packing=packing)
+    num_examples = sum(task.num_train for task in one.tasks)
+    block = stream.packing.BLOCK_DRAWS // num_examples * num_examples
+    rows, step, drawn = [], 0, 0
+    while drawn < block + num_examples:
+        rows += (new := one.examples(step))
+        drawn += sum(len(row) for row in new)
+        step += 1
+    order = np.concatenate(rows)
+    # Greedy rows keep the order of draws; first-fit keeps it by windows of about 2,048 draws.
+    for end in range(num_examples, block + 1, num_examples) if packing == "greedy" else [block]:
+        counts = np.bincount(order[:end], minlength=num_examples)
+        assert set(counts) == {end // num_examples}
 
 
 def test_one_task_as_a_mixture(store, tasks):
@@ -170,5 +213,7 @@ def test_bad_requests(store, tasks):
         make_stream(store, rows=(0, 9))
     with pytest.raises(InputError, match="unknown loss_on 'al'"):
         stream.StreamConfig(loss_on="al")
+    with pytest.raises(InputError, match=r"unknown packing 'first-fit'.*mean 'first_fit'"):
+        stream.StreamConfig(packing="first-fit")
     with pytest.raises(InputError, match="batch_size is 0"):
         stream.StreamConfig(batch_size=0)

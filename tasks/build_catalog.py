@@ -332,15 +332,6 @@ def read_rows(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str]
 # --- the splits ----------------------------------------------------------------------------------
 
 
-def same_data(source: str) -> str:
-    """The one name that stands for a data set's data.
-
-    Example:
-        same_data("ai2_arc") is "arc".
-    """
-    return splits.SAME_DATA.get(source, (source, ""))[0]
-
-
 def _with_roles(rows: Sequence[Row], official: Mapping[str, splits.Assignment]) -> list[Row]:
     specs = [row.to_spec() for row in rows]
     opt_iml, opt_iml_max = (splits.assign(specs, name) for name in ("opt_iml", "opt_iml_max"))

@@ -112,7 +112,7 @@ def test_held_out_categories_are_not_trained_on(rows):
 
 def test_training_and_held_out_tasks_share_no_data(rows):
     held_out = {
-        build_catalog.same_data(source)
+        opt_iml_split.SHARED_DATA.data_of(source)
         for row in rows.values()
         if row.opt_iml_role in HELD_OUT
         for source in splits.source_names(row.to_spec())
@@ -120,18 +120,17 @@ def test_training_and_held_out_tasks_share_no_data(rows):
     }
     for row in rows.values():
         if row.opt_iml:
-            data = set(map(build_catalog.same_data, splits.source_names(row.to_spec())))
+            data = set(map(opt_iml_split.SHARED_DATA.data_of, splits.source_names(row.to_spec())))
             assert not data & held_out, row.name
 
 
 def test_a_role_does_not_depend_on_the_benchmarks_beside_it(rows):
     """What excludes a task for its data is a name that stands in the code, not another row."""
-    named = {**splits.EVALUATED_SOURCES, **opt_iml_split.EVALUATED_SOURCES}
-    data = set(map(build_catalog.same_data, named))
+    data = set(map(opt_iml_split.SHARED_DATA.data_of, opt_iml_split.EVALUATED_SOURCES))
     for row in rows.values():
         if row.opt_iml_reason.startswith("shares the data of"):
             sources = splits.source_names(row.to_spec())
-            assert data & set(map(build_catalog.same_data, sources)), row.name
+            assert data & set(map(opt_iml_split.SHARED_DATA.data_of, sources)), row.name
 
 
 def test_the_official_split_holds_its_categories_out(rows):
@@ -196,8 +195,8 @@ def test_no_task_has_two_names_unless_it_says_so(rows):
             original = rows[row.duplicate_of]
             assert not original.duplicate_of, row.name
             assert original.opt_iml_max or not row.opt_iml_max, row.name
-            shared = set(map(build_catalog.same_data, row.sources)) & set(
-                map(build_catalog.same_data, original.sources)
+            shared = set(map(opt_iml_split.SHARED_DATA.data_of, row.sources)) & set(
+                map(opt_iml_split.SHARED_DATA.data_of, original.sources)
             )
             assert shared, row.name
 

@@ -36,11 +36,6 @@ class Request:
         assert self.data_dir is not None
         return self.data_dir
 
-    def tfds_folder(self) -> str:
-        """`tfds_data_dir`, which is there."""
-        assert self.tfds_data_dir is not None
-        return self.tfds_data_dir
-
     def wants(self, *names: str) -> bool:
         """True if a task with one of these names is asked for."""
         return not self.only or any(

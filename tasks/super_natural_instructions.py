@@ -32,17 +32,18 @@ def split_name(task: str) -> str:
 
 
 def _read(request: Request) -> ReadResult:
-    if request.data_dir is None:
-        return _read_tfds(request)
+    if request.data_dir is None and request.tfds_data_dir is not None:
+        return _read_tfds(request, request.tfds_data_dir)
+    folder = request.folder()
     return ReadResult(
-        tasks=reader.read(request.data_dir, request.skip_bad, request.on_skip),
-        official=reader.read_official_lists(request.data_dir),
+        tasks=reader.read(folder, request.skip_bad, request.on_skip),
+        official=reader.read_official_lists(folder),
     )
 
 
-def _read_tfds(request: Request) -> ReadResult:
+def _read_tfds(request: Request, tfds_data_dir: str) -> ReadResult:
     opened = tfds_rows.open_rows(
-        TFDS_NAME, request.tfds_folder(), download=request.tfds_download, all_splits=True
+        TFDS_NAME, tfds_data_dir, download=request.tfds_download, all_splits=True
     )
     sources = []
     for split in sorted(opened.splits):

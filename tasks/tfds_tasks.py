@@ -8,7 +8,6 @@ files alone.
 Neighbours: `data.tfds_rows` opens the data sets, `tfds_builders` builds them.
 """
 
-import csv
 import dataclasses
 import pathlib
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 from optiml_jax import errors
 from optiml_jax.bench import catalog
-from optiml_jax.bench.sources import row_fields, rows
+from optiml_jax.bench.sources import row_fields, rows, tables
 from optiml_jax.data import tfds_rows
 
 from .declaration import Request
@@ -72,16 +71,8 @@ def read_table(benchmark: str, path: pathlib.Path = TABLE) -> dict[str, TfdsTask
     Raises:
         InputError: the table has other columns, or a broken cell.
     """
-    with open(path, encoding="utf-8", newline="") as file:
-        lines = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    if not lines or tuple(lines[0]) != COLUMNS:
-        raise errors.InputError(f"{path}:1: expected the columns {', '.join(COLUMNS)}.")
     found: dict[str, TfdsTask] = {}
-    for number, cells in enumerate(lines[1:], start=2):
-        where = f"{path}:{number}"
-        if len(cells) != len(COLUMNS):
-            raise errors.InputError(f"{where}: {len(cells)} cells, expected {len(COLUMNS)}.")
-        row = dict(zip(COLUMNS, cells))
+    for where, row in tables.read_rows(path, COLUMNS):
         if row["benchmark"] != benchmark:
             continue
         if row["task"] in found:

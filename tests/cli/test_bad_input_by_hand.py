@@ -194,7 +194,7 @@ def task_dir(tmp_path):
         ("--shots=-1", "shots is (-1,), expected distinct numbers of 0 or more."),
         ("--shots=", "--shots is '', expected numbers such as 0 or 0,5."),
         ("--renderings=0", "num_renderings is 0, expected 1 or more."),
-        ("--max_tokens=1", "PrepareConfig.max_tokens is 1, expected 2 or more."),
+        ("--max_tokens=1", "PrepareConfig.max_tokens is 1, expected 2 to 16,777,216."),
         ("--num_shards=0", "PrepareConfig.num_shards is 0, expected 1 to 1024."),
         ("--seed=-1", "seed is -1, expected 0 or more."),
         ("--vocab_size=1001", "vocabulary size 1001: expected a multiple of 8 from 264 to 50272."),

@@ -28,7 +28,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-from optiml_jax.bench.sources import rows
+from optiml_jax.bench.sources import files, rows
 from optiml_jax.bench.sources.text_pairs import Format, Pair, Part, TableTask, tsv_lines
 from optiml_jax.errors import InputError
 
@@ -38,7 +38,7 @@ _SEPARATOR = " [SEP] "
 def _parts(folder: pathlib.Path, name: str) -> list[Part]:
     pattern = re.compile(rf"(?:{re.escape(name)}_(\d+_\d+)_)?(train|dev|validation|test)\.tsv")
     found: list[Part] = []
-    for path in rows.listed(folder):
+    for path in files.listed(folder):
         if path.suffix != ".tsv":
             continue
         match = pattern.fullmatch(path.name)

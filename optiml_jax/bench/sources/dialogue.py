@@ -19,7 +19,6 @@ Source: OPT-IML (arXiv 2212.12017) §4.7, A.2, Table 6: turns are parted by one 
 whole dialogue is the target.
 """
 
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,7 +34,7 @@ IDS = ("dialogue_id", "id")
 
 
 def _texts(path: pathlib.Path) -> Iterator[Text]:
-    found = rows.read(path) if path.suffix == ".jsonl" else _json_rows(path)
+    found = rows.read(path) if path.suffix == ".jsonl" else rows.read_list(path)
     for number, row in enumerate(found):
         where = f"{path}: row {number + 1}"
         own = next((row[name] for name in IDS if row.get(name) is not None), f"row-{number}")
@@ -71,36 +70,6 @@ def _text(turn: Any) -> Any:
     if not isinstance(turn, dict):
         return turn
     return next((turn[name] for name in TURN_TEXTS if name in turn), None)
-
-
-def _json_rows(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    try:
-        found = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 at byte {error.start} (0x{error.object[error.start]:02x})."
-            " Save the file as UTF-8."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}:{error.lineno}: not JSON at column {error.colno}: {error.msg}. Correct it, or"
-            " give one object a line in a .jsonl file."
-        ) from error
-    except RecursionError as error:
-        raise InputError(f"{path}: its JSON is nested too deeply.") from error
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise InputError(f"{path}: expected a list of objects, one a dialogue. Correct the file.")
-    for number, row in enumerate(found, start=1):
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"{path}: row {number} holds half of a surrogate pair, which is no character"
-                f" (\\u{ord(error.object[error.start]):04x}). Correct the row."
-            ) from error
-        yield row
 
 
 FORMAT = Format(

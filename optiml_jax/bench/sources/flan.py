@@ -34,11 +34,12 @@ import logging
 import os
 import pathlib
 import types
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optiml_jax.bench import catalog, record, taxonomy
-from optiml_jax.bench.sources import flan_templates, rows, tables
+from optiml_jax.bench.sources import files, flan_templates, reading, rows, tables
 from optiml_jax.errors import InputError, unknown
 
 BENCHMARK = "flan"
@@ -136,41 +137,35 @@ def read(
     """
     folder = pathlib.Path(data_dir)
     patterns = read_patterns(folder / "templates.json")
-    tasks: list[catalog.BenchTask] = []
-    first_error: InputError | None = None
-    num_inverted = num_surplus = 0
     places = {**others, **task_folders(folder)}
     if not places:
         parent = folder / "rows"
         raise InputError(
             f"{parent}: {'holds no folder' if parent.exists() else 'does not exist'}. {EXPECTED}"
         )
-    for name in sorted(places):
-        try:
-            one = _Source.open(name, places[name], patterns, table, folder / "templates.json")
-            parsed, num_beyond = one.check()
-        except InputError as error:
-            if not skip_bad:
-                raise
-            first_error = first_error or error
-            on_skip(f"skipped: {error}")
-            continue
-        if dropped := parsed.spec.num_dropped:
-            total = dropped + parsed.spec.num_examples + num_beyond
+    num_left_out = Counter()
+
+    def read_one(name: str) -> catalog.BenchTask:
+        one = _Source.open(name, places[name], patterns, table, folder / "templates.json")
+        task, num_beyond = one.check()
+        if dropped := task.spec.num_dropped:
+            total = dropped + task.spec.num_examples + num_beyond
             on_skip(f"{one.where}: dropped {dropped} of {total} rows, which have no answer.")
         if num_beyond:
             on_skip(
                 f"{one.where}: left out {num_beyond} training rows beyond {MAX_TRAIN_EXAMPLES}."
             )
-        num_inverted += one.num_inverted
-        num_surplus += one.num_surplus
-        tasks.append(parsed)
-    if not tasks and first_error is not None:
-        raise InputError(f"{data_dir}: every task is bad. The first: {first_error}")
-    if num_inverted or num_surplus:
+        num_left_out.update(inverted=one.num_inverted, surplus=one.num_surplus)
+        return task
+
+    tasks = reading.read_each(
+        sorted(places), read_one, f"{data_dir}: every task", skip_bad, on_skip
+    )
+    if num_left_out.total():
         on_skip(
-            f"{folder / 'templates.json'}: left out {num_inverted} inverted templates and"
-            f" {num_surplus} beyond the first {MAX_TEMPLATES} of a task, in {len(tasks)} tasks."
+            f"{folder / 'templates.json'}: left out {num_left_out['inverted']} inverted templates"
+            f" and {num_left_out['surplus']} beyond the first {MAX_TEMPLATES} of a task, in"
+            f" {len(tasks)} tasks."
         )
     return tasks
 
@@ -181,17 +176,6 @@ def read_patterns(path: pathlib.Path) -> Mapping[str, Any]:
     Raises:
         InputError: the file cannot be read, is not JSON, or has a key twice.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}). FLAN needs its templates beside rows/:"
-            " {task: [[input, target], ...]} as JSON."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 at byte {error.start}. Save the file as UTF-8."
-        ) from error
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made: dict[str, Any] = {}
@@ -201,24 +185,10 @@ def read_patterns(path: pathlib.Path) -> Mapping[str, Any]:
             made[name] = value
         return made
 
-    try:
-        found = json.loads(text, object_pairs_hook=unique)
-        if "\\ud" in text.casefold():
-            json.dumps(found, ensure_ascii=False).encode()
-    except InputError:
-        raise
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}. Correct"
-            " the file or fetch it again."
-        ) from error
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{path}: holds half of a surrogate pair, which is no character"
-            f" (\\u{ord(error.object[error.start]):04x}). Correct the file."
-        ) from error
-    except (RecursionError, ValueError) as error:
-        raise InputError(f"{path}: not templates that can be read: {error}.") from error
+    data = files.read_bytes(
+        path, "FLAN needs its templates beside rows/: {task: [[input, target], ...]} as JSON."
+    )
+    found = files.parse_json(files.decode(data, str(path)), str(path), make_object=unique)
     if isinstance(found, dict) and "PATTERNS" in found:
         found = found["PATTERNS"]
     if not isinstance(found, dict) or not found:
@@ -233,11 +203,8 @@ def task_folders(data_dir: pathlib.Path) -> dict[str, pathlib.Path]:
         InputError: rows/ is a file, or cannot be read.
     """
     parent = data_dir / "rows"
-    try:
-        names = sorted(os.listdir(parent)) if parent.exists() else []
-    except OSError as error:
-        raise InputError(f"{parent}: cannot be read ({error.strerror}). {EXPECTED}") from error
-    return {n: parent / n for n in names if not n.startswith(".") and (parent / n).is_dir()}
+    found = files.listed(parent) if parent.exists() else []
+    return {path.name: path for path in found if path.is_dir()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,8 +244,8 @@ class _Source:
                 f"{where}: all {len(every)} templates are inverted (they ask for something else"
                 f" than the answer). Add one that asks for it, or remove {at}."
             )
-        files = rows.split_files(place) if is_folder else place
-        if not files:
+        own = rows.split_files(place) if is_folder else place
+        if not own:
             raise InputError(
                 f"{at}: holds no rows. Expected train.jsonl, validation.jsonl or test.jsonl (or"
                 " .parquet)."
@@ -286,7 +253,7 @@ class _Source:
         return cls(
             at,
             row,
-            files,
+            own,
             kept[:MAX_TEMPLATES],
             pairs,
             len(every) - len(kept),
@@ -336,10 +303,7 @@ class _Source:
 
 
 def _load(source: _Source, digest: str) -> catalog.TaskContent:
-    if source.digest() != digest:
-        raise InputError(
-            f"{source.where}: the rows changed while they were being used. Run the command again."
-        )
+    reading.check_unchanged(source.where, digest, source.digest())
     usable = (
         one
         for one in rows.records(source.files)

@@ -205,17 +205,19 @@ def upright(
 
 
 def is_usable(
-    templates: Sequence[Template], row: Mapping[str, Any], needs_options: bool, where: str
+    templates: Sequence[Template], row: Mapping[str, Any], is_ranked: bool, where: str
 ) -> bool:
     """Whether some template has an answer in the row.
 
     Args:
-        needs_options: the row is scored on its options, whether prompts show them or not.
+        is_ranked: answers are scored on the row's options, whether prompts show them or not.
         where: file and row.
 
     Raises:
-        InputError: the row lacks a field that a template names, or `Template.fill` would refuse it.
+        InputError: the row lacks a field that a template names, `Template.fill` would refuse it, or
+            there is nothing to rank: fewer than two options, or two of the same text.
     """
+    needs_options = is_ranked
     for template in templates:
         for name in sorted(template.fields - row.keys()):
             if name not in OPTION_BLOCKS:
@@ -234,9 +236,20 @@ def is_usable(
         _value(row, name, where)
     for template in templates:
         if template.has_answer(row):
+            if is_ranked:
+                _check_ranked(_texts(row, OPTIONS, where), where)
             template = dataclasses.replace(template, where=f"{where}: {template.where}")
             return template.fill(record.Record(where, fields=row)) is not None
     return False
+
+
+def _check_ranked(options: Sequence[str], where: str) -> None:
+    # Releases hold rows that name an option twice; their answer can be ranked all the same.
+    if len({option.strip() for option in options}) < 2:
+        raise InputError(
+            f"{where}: field '{OPTIONS}' is {list(options)!r:.160}, expected two or more different"
+            " texts: the answer is the one that a model finds most likely. Correct the row."
+        )
 
 
 def _value(row: Mapping[str, Any], name: str, where: str) -> str:

@@ -26,6 +26,7 @@ from optiml_jax.bench.sources.text_pairs import (
     TableTask,
     object_rows,
     row_id,
+    split_parts,
     text_field,
     tsv_lines,
 )
@@ -38,19 +39,7 @@ _HEADER_WORDS = {
 
 
 def _parts(folder: pathlib.Path, name: str) -> list[Part]:
-    found = rows.split_files(folder)
-    for path in rows.listed(folder):
-        if path.suffix != ".tsv":
-            continue
-        split = rows.split_name(path.stem, str(path))
-        if split in found:
-            raise InputError(
-                f"{folder}: '{found[split].name}' and '{path.name}' both hold the split '{split}'."
-                " Remove one."
-            )
-        found[split] = path
-    order = sorted(found, key=lambda split: (rows.SPLITS.index(rows.use_of(split)), split))
-    return [Part(rows.use_of(split), found[split], split) for split in order]
+    return split_parts(folder, (".tsv", *rows.SUFFIXES))
 
 
 def _pairs(task: TableTask, parts: Sequence[Part]) -> Iterator[Pair]:

@@ -32,7 +32,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 
 from optiml_jax.bench import catalog, taxonomy
-from optiml_jax.bench.sources import promptsource_templates, rows
+from optiml_jax.bench.sources import files, promptsource_templates, reading, rows
 from optiml_jax.errors import InputError, unknown
 
 BENCHMARK = "promptsource"
@@ -77,20 +77,13 @@ def read(
         InputError: no folder, no rows, or a bad data set (or only bad ones under `skip_bad`).
     """
     folder = pathlib.Path(data_dir)
-    tasks: list[catalog.BenchTask] = []
-    first_error: InputError | None = None
-    for name, place in data_sets(folder, others):
-        try:
-            tasks.append(_read_task(folder, name, place, table, on_skip))
-        except InputError as error:
-            if not skip_bad:
-                raise
-            first_error = first_error or error
-            on_skip(f"skipped: {error}")
-    if not tasks and first_error is not None:
-        raise InputError(f"{folder}: every data set is bad. The first: {first_error}")
-    catalog.Catalog(task.spec for task in tasks)
-    return tasks
+    return reading.read_each(
+        data_sets(folder, others),
+        lambda one: _read_task(folder, *one, table, on_skip),
+        f"{folder}: every data set",
+        skip_bad,
+        on_skip,
+    )
 
 
 def data_sets(
@@ -103,9 +96,7 @@ def data_sets(
     """
     parent = folder / "rows"
     for part in (folder, folder / "templates", *(() if others else (parent,))):
-        if not part.is_dir():
-            problem = "is a file, not a folder" if part.exists() else "does not exist"
-            raise InputError(f"{part}: {problem}. {LAYOUT}")
+        files.check_folder(part, f"{part}:", LAYOUT)
     found = row_folders(folder)
     if not found and not others:
         raise InputError(
@@ -155,8 +146,8 @@ def _read_task(
         raise unknown("data set", name, known, f"{where}: {templates_path} does not exist")
     if name not in table:
         raise unknown("PromptSource data set", name, table, where)
-    files = rows.split_files(place) if is_folder else place
-    return _Source.open(where, templates_path, name, table[name], files).task(on_skip)
+    own = rows.split_files(place) if is_folder else place
+    return _Source.open(where, templates_path, name, table[name], own).task(on_skip)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,15 +168,15 @@ class _Source:
         templates_path: pathlib.Path,
         name: str,
         row: DataSet,
-        files: Mapping[str, rows.Place],
+        own: Mapping[str, rows.Place],
     ) -> "_Source":
-        shown = {split: str(file) for split, file in files.items()}
+        shown = {split: str(file) for split, file in own.items()}
         every = promptsource_templates.read(templates_path, name)
         original = [one for one in every if one.original_task]
         kept = tuple(dataclasses.replace(one, files=shown) for one in original or every)
         for one in kept:
             one.check()
-        return cls(where, templates_path, name, row, files, kept)
+        return cls(where, templates_path, name, row, own, kept)
 
     def digest(self) -> str:
         known = json.dumps(dataclasses.asdict(self.row))
@@ -238,11 +229,8 @@ class _Source:
 
 
 def _load(source: _Source, splits: tuple[str, ...], digest: str) -> catalog.TaskContent:
-    if source.digest() != digest:
-        raise InputError(
-            f"{source.where}: the rows or {source.templates_path} changed while they were being"
-            " used. Run the command again."
-        )
+    where = f"{source.where}, or {source.templates_path}"
+    reading.check_unchanged(where, digest, source.digest())
     found = rows.records({split: source.files[split] for split in splits})
     records = rows.capped(found, rows.MAX_TRAIN_EXAMPLES, source.name)
     return catalog.TaskContent("", (), records, templates=source.templates)

@@ -50,6 +50,9 @@ def _check_node(node: nodes.Node) -> None:
         raise StoppedError(
             f"has the statement '{type(node).__name__}', which is not let in", node.lineno
         )
+    # Jinja's name for the template itself, which as text is the name of a class.
+    if isinstance(node, nodes.Name) and node.name == "self":
+        raise StoppedError("uses the name 'self', which is not let in", node.lineno)
     if isinstance(node, nodes.Getattr) and node.attr.startswith("__"):
         raise StoppedError(f"reaches for '{node.attr}'", node.lineno)
     for kind, known in ((nodes.Filter, FILTERS), (nodes.Test, TESTS)):

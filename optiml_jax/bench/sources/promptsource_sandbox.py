@@ -332,6 +332,9 @@ def _inserted(context: runtime.Context, value: Any) -> str:
     """The text of a value where it is put into the prompt."""
     work = _work(context)
     if type(value) is not str:
+        # As text, a function is its place in memory: another one in each process.
+        if callable(value) and not isinstance(value, jinja2.Undefined):
+            raise StoppedError(f"puts in a {type(value).__name__}, which is no text")
         work.weigh(value)
         value = str(value)
     if work.truncate and len(value) > TRUNCATED:

@@ -36,7 +36,7 @@ import jinja2
 import yaml
 
 from optiml_jax.bench import catalog, record
-from optiml_jax.bench.sources import promptsource_sandbox, promptsource_work
+from optiml_jax.bench.sources import files, promptsource_sandbox, promptsource_work
 from optiml_jax.errors import InputError
 
 SEPARATOR = "|||"
@@ -72,9 +72,6 @@ class Template:
     jinja: str
     answer_choices: str | None = None
     original_task: bool = False
-    choices_in_prompt: bool | None = None
-    metrics: tuple[str, ...] = ()
-    languages: tuple[str, ...] = ()
     where: str = ""
     files: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -247,14 +244,6 @@ def _template(fields: Mapping[str, Any], where: str) -> Template:
 
     metadata = value(fields, "metadata", _Tagged | None, "!TemplateMetadata")
     told = metadata.fields if metadata is not None else {}
-    texts = {}
-    for field in ("metrics", "languages"):
-        one = value(told, field, list | None, "a list of texts") or []
-        if not all(isinstance(text, str) for text in one):
-            raise InputError(
-                f"{where}: field '{field}' is {_shown(one)}, expected a list of texts."
-            )
-        texts[field] = tuple(one)
     name = value(fields, "name", str, "a text")
     if not name.strip():
         raise InputError(f"{where}: field 'name' is blank. Give the template a name of its own.")
@@ -271,9 +260,7 @@ def _template(fields: Mapping[str, Any], where: str) -> Template:
         jinja=jinja,
         answer_choices=value(fields, CHOICES, str | None, "a text or null"),
         original_task=bool(value(told, "original_task", bool | None, "true or false")),
-        choices_in_prompt=value(told, "choices_in_prompt", bool | None, "true or false"),
         where=where,
-        **texts,
     )
 
 
@@ -341,18 +328,10 @@ _Loader.add_multi_constructor("", _refuse)
 
 
 def _load(path: pathlib.Path) -> Any:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}). PromptSource's templates are at"
-            f" {REPOSITORY}, promptsource/templates."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 at byte {error.start} (0x{error.object[error.start]:02x})."
-            " Save the file as UTF-8."
-        ) from error
+    data = files.read_bytes(
+        path, f"PromptSource's templates are at {REPOSITORY}, promptsource/templates."
+    )
+    text = files.decode(data, str(path))
     try:
         _check_shape(text)
         return yaml.load(text, _Loader)
@@ -366,6 +345,8 @@ def _load(path: pathlib.Path) -> Any:
     # A date or number that YAML knows and Python does not is a ValueError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         text = " ".join(str(error).split())
+        if "set_int_max_str_digits" in text:
+            raise InputError(f"{path}: its YAML has {files.too_long_number()}") from error
         raise InputError(
             f"{path}: not YAML that can be read: {text:.200}. Correct the file."
         ) from error

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from optiml_jax.bench import catalog, record, taxonomy
-from optiml_jax.bench.sources import reasoning_forms, rows, tables
+from optiml_jax.bench.sources import files, reading, reasoning_forms, rows, tables
 from optiml_jax.errors import InputError, unknown
 
 BENCHMARK = "reasoning"
@@ -109,37 +109,28 @@ def read(
         InputError: no folder, no file of a set, a file of no set, or a bad one (or only bad ones
             under `skip_bad`).
     """
-    tasks: list[catalog.BenchTask] = []
-    first_error: InputError | None = None
-
-    def skip(error: InputError) -> None:
-        nonlocal first_error
-        if not skip_bad:
-            raise error
-        first_error = first_error or error
-        on_skip(f"skipped: {error}")
-
     places: dict[str, Mapping[str, pathlib.Path | rows.Rows]] = {**others}
+    bad: list[InputError] = []
     if data_dir is not None:
-        places |= set_files(pathlib.Path(data_dir), table, skip)
-    for name in sorted(places):
-        source = _Source(name, table[name], places[name])
-        try:
-            task = source.check()
-        except InputError as error:
-            skip(error)
-            continue
+        places |= set_files(pathlib.Path(data_dir), table, bad.append)
+
+    def read_one(name: str | InputError) -> catalog.BenchTask:
+        if isinstance(name, InputError):
+            raise name
+        task = _Source(name, table[name], places[name]).check()
         if dropped := task.spec.num_dropped:
             on_skip(
                 f"{task.spec.path}: dropped {dropped} of {dropped + task.spec.num_examples} rows of"
                 f" '{name}', whose question, answer or rationale is blank."
             )
-        tasks.append(task)
-    if not tasks and first_error is not None:
-        raise InputError(f"{data_dir}: every set is bad. The first: {first_error}")
+        return task
+
+    whole = f"benchmark '{BENCHMARK}'" if data_dir is None else str(data_dir)
+    names = [*bad, *sorted(places)]
+    tasks = reading.read_each(names, read_one, f"{whole}: every set", skip_bad, on_skip)
     if not tasks:
         raise InputError(
-            f"{data_dir}: holds no chain-of-thought set. Expected files like"
+            f"{whole}: holds no chain-of-thought set. Expected files like"
             f" {next(iter(table))}_train.tsv (question, answer, rationale, parted by tabs) or"
             f" {next(iter(table))}.jsonl."
         )
@@ -161,20 +152,22 @@ def set_files(
     """
     found: dict[str, dict[str, pathlib.Path]] = {}
     broken: set[str] = set()
-    for path in _listed(folder):
+    for path in files.listed(folder):
+        if not path.is_dir() and path.suffix not in SUFFIXES:
+            continue
         name, split = (path.name, "") if path.is_dir() else _name_and_split(path.stem)
         try:
             if name not in table:
                 raise unknown("set", name, table, f"{path}: its name")
-            files = rows.split_files(path) if path.is_dir() else {split: path}
-            if not files:
+            own = rows.split_files(path) if path.is_dir() else {split: path}
+            if not own:
                 raise InputError(f"{path}: holds no train.jsonl, validation.jsonl or test.jsonl.")
-            for split, file in files.items():
+            for split, file in own.items():
                 if (other := found.get(name, {}).get(split)) is not None:
                     raise InputError(
                         f"{file}: '{other}' has the {split} rows of '{name}' too. Remove one."
                     )
-            found.setdefault(name, {}).update(files)
+            found.setdefault(name, {}).update(own)
         except InputError as error:
             broken.add(name)
             on_error(error)
@@ -185,16 +178,6 @@ def set_files(
         for name in sorted(found)
         if name not in broken
     }
-
-
-def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Files of data and folders, by name."""
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise InputError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
-    paths = [folder / name for name in names if not name.startswith(".")]
-    return [path for path in paths if path.is_dir() or path.suffix in SUFFIXES]
 
 
 def _name_and_split(stem: str) -> tuple[str, str]:
@@ -276,11 +259,7 @@ class _Source:
 
 
 def _load(source: _Source, digest: str) -> catalog.TaskContent:
-    if source.digest() != digest:
-        raise InputError(
-            f"{source.path}: the rows of '{source.name}' changed while they were being used. Run"
-            " the command again."
-        )
+    reading.check_unchanged(source.path, digest, source.digest())
     usable = (one for one in source.records() if one is not None)
     records = rows.capped(usable, rows.MAX_TRAIN_EXAMPLES, source.name)
     return catalog.TaskContent(source.row.instruction, (), records)
@@ -293,68 +272,15 @@ def solved_rows(path: pathlib.Path | rows.Rows) -> Iterator[tuple[reasoning_form
         InputError: the file cannot be read, or a row is not what its form has.
     """
     if isinstance(path, pathlib.Path) and path.suffix == ".tsv":
-        for where, line in _lines(path):
-            yield reasoning_forms.from_cells(line.split("\t"), where), where
+        for where, line in files.lines(path):
+            if line.strip():
+                cells = line.rstrip("\r\n").split("\t")
+                yield reasoning_forms.from_cells(cells, where), where
         return
     if isinstance(path, pathlib.Path) and path.suffix == ".json":
-        plain: Iterable[dict[str, Any]] = _json_list(path)
+        plain: Iterable[dict[str, Any]] = rows.read_list(path)
     else:
         plain = rows.read(path)
     for number, row in enumerate(plain, start=1):
         where = f"{path}: row {number}"
         yield reasoning_forms.from_row(row, where), where
-
-
-def _lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
-    """Lines with their place; blank ones are no rows."""
-    try:
-        with open(path, "rb") as file:
-            for number, data in enumerate(file, start=1):
-                where = f"{path}:{number}"
-                try:
-                    line = data.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{where}: not UTF-8 at byte {error.start} (0x{data[error.start]:02x}) of"
-                        " the line. Save the file as UTF-8."
-                    ) from error
-                if line.strip():
-                    yield where, line
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _json_list(path: pathlib.Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        found = json.loads(text)
-        if "\\ud" in text.casefold():
-            json.dumps(found, ensure_ascii=False).encode()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 at byte {error.start}. Save the file as UTF-8."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}. A file of"
-            " one object a line is named .jsonl."
-        ) from error
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{path}: holds half of a surrogate pair, which is no character"
-            f" (\\u{ord(error.object[error.start]):04x}). Correct the file."
-        ) from error
-    except (RecursionError, ValueError) as error:
-        raise InputError(f"{path}: not rows that can be read: {error}.") from error
-    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-        raise InputError(f"{path}: holds {found!r:.60}, expected a list of objects (rows).")
-    return found
-
-
-def _unreadable(path: pathlib.Path, error: OSError) -> InputError:
-    return InputError(
-        f"{path}: cannot be read ({error.strerror}). Check that the file is there and its"
-        " permissions."
-    )

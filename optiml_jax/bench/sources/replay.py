@@ -18,10 +18,9 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from optiml_jax.bench.sources import rows
+from optiml_jax.bench.sources import files, rows
 from optiml_jax.bench.sources.text_pairs import text_field
 from optiml_jax.bench.sources.whole_texts import Format, Text
-from optiml_jax.errors import InputError
 
 MAX_BYTES = 6000
 """About 1,400 tokens of English: below a row's 2,048 also where words are rare."""
@@ -80,23 +79,12 @@ def _documents(path: pathlib.Path) -> Iterator[str]:
             yield _line_ends(text_field(row, "text", f"{path}: row {number}"))
         return
     lines: list[str] = []
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{path}:{number}: not UTF-8 at byte {error.start}"
-                        f" (0x{line[error.start]:02x}) of the line. Save the file as UTF-8."
-                    ) from error
-                if text.strip() == SEPARATOR:
-                    yield _line_ends("".join(lines))
-                    lines = []
-                else:
-                    lines.append(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    for _, line in files.lines(path):
+        if line.strip() == SEPARATOR:
+            yield _line_ends("".join(lines))
+            lines = []
+        else:
+            lines.append(line)
     # The mark may stand behind the last document, too.
     if "".join(lines).strip():
         yield _line_ends("".join(lines))

@@ -19,14 +19,14 @@ Left out: compressed files.
 import abc
 import hashlib
 import heapq
-import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optiml_jax.bench import record
+from optiml_jax.bench.sources import files
 from optiml_jax.errors import InputError, unknown
 
 SPLITS = ("train", "validation", "test")
@@ -38,6 +38,7 @@ MAX_TRAIN_EXAMPLES = 100_000
 """Training rows kept per task (OPT-IML §2.1)."""
 
 _CHUNK_BYTES = 1 << 20
+_ONE_A_LINE = "Each line must be one object; correct the line or fetch the file again."
 
 
 class Rows(abc.ABC):
@@ -60,20 +61,6 @@ Place = str | os.PathLike[str] | Rows
 """Where the rows of a split are."""
 
 
-def listed(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-    """What a folder holds, by name, hidden entries left out.
-
-    Raises:
-        InputError: the folder cannot be read.
-    """
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise InputError(f"{folder}: the folder cannot be read ({error.strerror}).") from error
-    # Editors and file managers leave hidden files beside the real ones.
-    return [pathlib.Path(folder, name) for name in names if not name.startswith(".")]
-
-
 def split_name(stem: str, where: str) -> str:
     """The split that a file of this name holds.
 
@@ -94,18 +81,20 @@ def use_of(split: str) -> str:
     return split_name(split, split).partition("_")[0].partition("-")[0]
 
 
-def split_files(folder: str | os.PathLike[str]) -> dict[str, pathlib.Path]:
+def split_files(
+    folder: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES
+) -> dict[str, pathlib.Path]:
     """The row files of a folder by split, in the order of `SPLITS`; {} if there is none.
 
-    Files with other endings are not looked at.
+    Files with other endings than `suffixes` are not looked at.
 
     Raises:
         InputError: the folder cannot be read, a row file has the name of no split, or two files
             have the rows of one.
     """
     found: dict[str, pathlib.Path] = {}
-    for path in listed(folder):
-        if path.suffix not in SUFFIXES:
+    for path in files.listed(folder):
+        if path.suffix not in suffixes:
             continue
         split = split_name(path.stem, str(path))
         if split in found:
@@ -131,17 +120,29 @@ def read(path: Place) -> Iterator[dict[str, Any]]:
     return _parquet(path) if pathlib.Path(path).suffix == ".parquet" else _jsonl(path)
 
 
-def records(files: Mapping[str, Place]) -> Iterator[record.Record]:
+def read_list(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows of a `.json` file: a list of objects, which is held in memory.
+
+    Raises:
+        InputError: see `files.read_json`, or the file holds something else.
+    """
+    found = files.read_json(path, "A file of one object a line is named .jsonl.")
+    if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+        raise InputError(f"{path}: holds {found!r:.60}, expected a list of objects (rows).")
+    return found
+
+
+def records(splits: Mapping[str, Place]) -> Iterator[record.Record]:
     """Each row of each split as the fields of a record.
 
     Args:
-        files: by split, as `split_files` gives them.
+        splits: the files by split, as `split_files` gives them.
 
     Example:
         The third row of `validation.jsonl` has the id "validation-2" and, like all rows that are
         not of the training split, the key `record.HELD_OUT` in its metadata.
     """
-    for split, path in files.items():
+    for split, path in splits.items():
         use = use_of(split)
         metadata = {} if use == "train" else {record.HELD_OUT: use}
         for number, row in enumerate(read(path)):
@@ -178,7 +179,11 @@ def count(path: Place) -> int:
         return path.count()
     if pathlib.Path(path).suffix == ".parquet":
         return _open_parquet(path).metadata.num_rows
-    return sum(1 for line in _lines(path) if line.strip())
+    try:
+        with open(path, "rb") as file:
+            return sum(1 for line in file if line.strip())
+    except OSError as error:
+        raise files.unreadable(path, error) from error
 
 
 def digest(paths: Iterable[Place], *more: str) -> str:
@@ -199,7 +204,7 @@ def digest(paths: Iterable[Place], *more: str) -> str:
                 while chunk := file.read(_CHUNK_BYTES):
                     content.update(chunk)
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise files.unreadable(path, error) from error
         add(pathlib.Path(path).name.encode())
         add(content.digest())
     for text in more:
@@ -208,49 +213,15 @@ def digest(paths: Iterable[Place], *more: str) -> str:
 
 
 def _jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_lines(path), start=1):
-        if line.strip():
-            yield _row(line, f"{path}:{number}")
-
-
-def _row(line: bytes, where: str) -> dict[str, Any]:
-    try:
-        text = line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{where}: not UTF-8 at byte {error.start} (0x{line[error.start]:02x}) of the line."
-            " Save the file as UTF-8."
-        ) from error
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{where}: not JSON at column {error.colno}: {error.msg}. Each line must be one object;"
-            " correct the line or fetch the file again."
-        ) from error
-    except RecursionError as error:
-        raise InputError(f"{where}: not a row: its JSON is nested too deeply.") from error
-    except ValueError as error:
-        raise InputError(f"{where}: not a row that can be read: {error}.") from error
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: the line is {text.strip():.60}, expected an object (a row).")
-    if "\\ud" in text.casefold():
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
+    for where, line in files.lines(path):
+        if not line.strip():
+            continue
+        row = files.parse_json(line, where, _ONE_A_LINE, is_line=True)
+        if not isinstance(row, dict):
             raise InputError(
-                f"{where}: the row holds half of a surrogate pair, which is no character"
-                f" (\\u{ord(error.object[error.start]):04x}). Correct the line."
-            ) from error
-    return row
-
-
-def _lines(path: str | os.PathLike[str]) -> Iterator[bytes]:
-    try:
-        with open(path, "rb") as file:
-            yield from file
-    except OSError as error:
-        raise _unreadable(path, error) from error
+                f"{where}: the line is {line.strip():.60}, expected an object (a row)."
+            )
+        yield row
 
 
 def _parquet(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
@@ -278,15 +249,8 @@ def _open_parquet(path: str | os.PathLike[str]) -> Any:
     except pyarrow.ArrowInvalid as error:
         raise _bad_parquet(path, error) from error
     except OSError as error:
-        raise _unreadable(path, error) if error.strerror else _bad_parquet(path, error) from error
+        raise (files.unreadable if error.strerror else _bad_parquet)(path, error) from error
 
 
 def _bad_parquet(path: str | os.PathLike[str], error: Exception) -> InputError:
     return InputError(f"{path}: not Parquet that can be read: {error}. Fetch the file again.")
-
-
-def _unreadable(path: str | os.PathLike[str], error: OSError) -> InputError:
-    return InputError(
-        f"{path}: cannot be read ({error.strerror}). Check that the file is there and its"
-        " permissions."
-    )

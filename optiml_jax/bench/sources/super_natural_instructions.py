@@ -41,6 +41,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optiml_jax.bench import catalog, record, splits, taxonomy
+from optiml_jax.bench.sources import files, reading
 from optiml_jax.errors import InputError, unknown
 
 BENCHMARK = "super_natural_instructions"
@@ -174,17 +175,9 @@ def read_sources(
     benchmark: str = BENCHMARK,
 ) -> list[catalog.BenchTask]:
     """`read` for tasks that lie elsewhere than in files; `where` is the whole of them."""
-    tasks: list[catalog.BenchTask] = []
-    first_error: InputError | None = None
-    for source in sources:
-        try:
-            parsed = _read_source(source, benchmark)
-        except InputError as error:
-            if not skip_bad:
-                raise
-            first_error = first_error or error
-            on_skip(f"skipped: {error}")
-            continue
+
+    def read_one(source: TaskSource) -> catalog.BenchTask:
+        parsed = _read_source(source, benchmark)
         if parsed.dropped:
             on_skip(
                 f"{source.where}: dropped {len(parsed.dropped)} of"
@@ -192,11 +185,9 @@ def read_sources(
                 f" input or no reference but blanks (first: '{parsed.dropped[0]}')."
             )
         load = functools.partial(_load, source, parsed.digest, benchmark)
-        tasks.append(catalog.BenchTask(parsed.spec, load, parsed.digest))
-    if not tasks and first_error is not None:
-        raise InputError(f"{where}: every task file is bad. The first: {first_error}")
-    catalog.Catalog(task.spec for task in tasks)
-    return tasks
+        return catalog.BenchTask(parsed.spec, load, parsed.digest)
+
+    return reading.read_each(sources, read_one, f"{where}: every task file", skip_bad, on_skip)
 
 
 def task_files(data_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -210,9 +201,7 @@ def task_files(data_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
         f"Expected the official repository ({REPOSITORY}) with tasks/*.json, or a folder of task"
         " files named like task001_quoref_question_generation.json."
     )
-    if not folder.is_dir():
-        problem = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"data_dir '{folder}' {problem}. {expected}")
+    files.check_folder(folder, f"data_dir '{folder}'", expected)
     inner = folder / "tasks"
     if inner.is_dir():
         twice = sorted(
@@ -223,16 +212,14 @@ def task_files(data_dir: str | os.PathLike[str]) -> list[pathlib.Path]:
                 f"data_dir '{folder}': '{twice[0]}' lies there and in tasks/. Remove one of them."
             )
         folder = inner
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise InputError(f"data_dir '{folder}' cannot be read: {error.strerror}.") from error
-    # Editors and file managers leave hidden files beside the real ones.
-    found = [n for n in names if n.endswith(".json") and not n.startswith(".")]
+    paths = files.listed(folder)
+    found = [path for path in paths if path.suffix == ".json"]
     if not found:
-        holds = f"holds {len(names)} other entries ('{names[0]}', ...)" if names else "is empty"
+        holds = (
+            f"holds {len(paths)} other entries ('{paths[0].name}', ...)" if paths else "is empty"
+        )
         raise InputError(f"data_dir '{folder}' has no task file: it {holds}. {expected}")
-    return [folder / name for name in found]
+    return found
 
 
 def read_official_lists(
@@ -261,7 +248,7 @@ def read_official_lists(
 def _read_list(path: pathlib.Path, required: bool) -> tuple[str, ...]:
     if not path.exists() and not required:
         return ()
-    names = tuple(line.strip() for line in _text(path, _bytes(path)).splitlines() if line.strip())
+    names = tuple(line.strip() for _, line in files.lines(path) if line.strip())
     if required and not names:
         raise InputError(f"{path}: the list is empty, expected one task name a line.")
     return names
@@ -277,11 +264,7 @@ class _Parsed:
 
 def _load(source: TaskSource, digest: str, benchmark: str) -> catalog.TaskContent:
     parsed = _read_source(source, benchmark)
-    if parsed.digest != digest:
-        raise InputError(
-            f"{source.where}: the file changed while it was being used (sha256"
-            f" {parsed.digest[:12]}, was {digest[:12]}). Run the command again."
-        )
+    reading.check_unchanged(source.where, digest, parsed.digest)
     return parsed.content
 
 
@@ -296,25 +279,12 @@ def read_json(path: pathlib.Path) -> tuple[Mapping[str, Any], str]:
     Raises:
         InputError: the file cannot be read, or holds no JSON object in UTF-8.
     """
-    data = _bytes(path)
+    data = files.read_bytes(path)
     if not data.strip():
         raise InputError(f"{path}: the file is empty, expected a task in JSON. Fetch it again.")
-    text = _text(path, data)
-    try:
-        task = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: not JSON at line {error.lineno}, column {error.colno}: {error.msg}."
-            " Correct the file or fetch it again."
-        ) from error
-    except RecursionError as error:
-        raise InputError(f"{path}: not a task: its JSON is nested too deeply.") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not a task that can be read: {error}.") from error
+    task = files.parse_json(files.decode(data, str(path)), str(path))
     if not isinstance(task, dict):
         raise _bad(str(path), "", task, "an object with 'Definition', 'Instances', ...")
-    if "\\ud" in text.casefold():
-        _check_surrogates(path, task)
     return task, hashlib.sha256(data).hexdigest()
 
 
@@ -491,35 +461,3 @@ def _bad(path: str, field: str, value: Any, expected: str) -> InputError:
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     where = f"field '{field}'" if field else "the file"
     return InputError(f"{path}: {where} is {shown}, expected {expected}. Correct the file.")
-
-
-def _check_surrogates(path: pathlib.Path, task: Mapping[str, Any]) -> None:
-    """Half of an escaped pair is legal JSON and no text: it can be neither stored nor tokenized."""
-    for field, value in task.items():
-        try:
-            json.dumps([field, value], ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"{path}: field '{field}' holds half of a surrogate pair, which is no character"
-                f" (\\u{ord(error.object[error.start]):04x}). Correct the file."
-            ) from error
-
-
-def _bytes(path: pathlib.Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}). Check that the file is there and its"
-            " permissions."
-        ) from error
-
-
-def _text(path: pathlib.Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 at byte {error.start} (0x{data[error.start]:02x})."
-            " Save the file as UTF-8."
-        ) from error

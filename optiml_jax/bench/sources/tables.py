@@ -5,8 +5,9 @@ benchmark that needs it. Cells are not quoted, and a list in a cell is parted by
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from optiml_jax.bench.sources import files
 from optiml_jax.errors import InputError
 
 
@@ -23,28 +24,37 @@ def read(
             named like another one.
     """
     key = key or columns[0]
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: the table cannot be read ({error}).") from error
-    lines = text.splitlines()
-    if not lines or lines[0].split("\t") != list(columns):
-        found = lines[0].split("\t") if lines else []
-        raise InputError(f"{path}:1: the columns are {found}, expected {list(columns)}.")
     rows: dict[str, Mapping[str, str]] = {}
-    for number, line in enumerate(lines[1:], start=2):
+    for where, row in read_rows(path, columns):
+        if not row[key] or row[key] in rows:
+            problem = f"'{row[key]}' is there twice" if row[key] else "it is blank"
+            raise InputError(f"{where}: column '{key}': {problem}. Each row needs its own.")
+        rows[row[key]] = row
+    return rows
+
+
+def read_rows(
+    path: pathlib.Path, columns: Sequence[str]
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """The rows of a table in their order, each with exactly the given columns, and their places.
+
+    Raises:
+        InputError: the file cannot be read, has other columns, or has a row with another number of
+            cells.
+    """
+    lines = files.lines(path)
+    _, header = next(lines, ("", ""))
+    found = header.rstrip("\r\n").split("\t") if header else []
+    if found != list(columns):
+        raise InputError(f"{path}:1: the columns are {found}, expected {list(columns)}.")
+    for where, line in lines:
         cells = [cell.strip() for cell in line.split("\t")]
         if len(cells) != len(columns):
             raise InputError(
-                f"{path}:{number}: the row has {len(cells)} cells, expected {len(columns)}"
+                f"{where}: the row has {len(cells)} cells, expected {len(columns)}"
                 f" ({', '.join(columns)}), parted by tabs."
             )
-        row = dict(zip(columns, cells, strict=True))
-        if not row[key] or row[key] in rows:
-            problem = f"'{row[key]}' is there twice" if row[key] else "it is blank"
-            raise InputError(f"{path}:{number}: column '{key}': {problem}. Each row needs its own.")
-        rows[row[key]] = row
-    return rows
+        yield where, dict(zip(columns, cells, strict=True))
 
 
 def listed(cell: str) -> tuple[str, ...]:

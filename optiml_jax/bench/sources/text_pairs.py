@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from optiml_jax.bench import catalog, record, taxonomy
-from optiml_jax.bench.sources import rows, tables
+from optiml_jax.bench.sources import files, reading, rows, tables
 from optiml_jax.errors import InputError, unknown
 
 COLUMNS = (
@@ -201,23 +201,17 @@ def read(
         InputError: no folder, a folder that is no task of the benchmark, or a bad file.
     """
     known = read_table(table, form.more_columns)
-    made: list[catalog.BenchTask] = []
-    first_error: InputError | None = None
     folders = {} if data_dir is None else task_folders(data_dir, form)
-    for name in sorted({**others, **folders}):
+
+    def read_one(name: str) -> catalog.BenchTask:
         where, parts = _parts(name, folders.get(name), others, form)
-        try:
-            if name not in known:
-                raise unknown(f"{benchmark} task", name, known, f"{where}: its name")
-            task = known[name]
-            made.append(_bench_task(where, benchmark, task, form, parts(), on_skip))
-        except InputError as error:
-            if not skip_bad:
-                raise
-            first_error = first_error or error
-            on_skip(f"skipped: {error}")
-    if not made and first_error is not None:
-        raise InputError(f"{data_dir}: every task is bad. The first: {first_error}")
+        if name not in known:
+            raise unknown(f"{benchmark} task", name, known, f"{where}: its name")
+        return _bench_task(where, benchmark, known[name], form, parts(), on_skip)
+
+    whole = f"benchmark '{benchmark}'" if data_dir is None else str(data_dir)
+    names = sorted({**others, **folders})
+    made = reading.read_each(names, read_one, f"{whole}: every task", skip_bad, on_skip)
     if not made:
         raise InputError(
             f"benchmark '{benchmark}': there are no rows. Give --data_dir=DIR with one folder a"
@@ -261,9 +255,7 @@ def task_folders(data_dir: str | os.PathLike[str], form: Format) -> dict[str, pa
     """
     folder = pathlib.Path(data_dir)
     expected = f"Expected one folder a task with {form.expected}."
-    if not folder.is_dir():
-        problem = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"data_dir '{folder}' {problem}. {expected}")
+    files.check_folder(folder, f"data_dir '{folder}'", expected)
     inner = folder / "data"
     if inner.is_dir():
         twice = sorted({p.name for p in _folders(folder)} & {p.name for p in _folders(inner)})
@@ -280,7 +272,7 @@ def task_folders(data_dir: str | os.PathLike[str], form: Format) -> dict[str, pa
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
     # Tools leave __pycache__ beside the real ones.
-    return [p for p in rows.listed(folder) if p.is_dir() and not p.name.startswith("__")]
+    return [p for p in files.listed(folder) if p.is_dir() and not p.name.startswith("__")]
 
 
 def _bench_task(
@@ -335,11 +327,7 @@ def _digest(task: TableTask, parts: Sequence[Part]) -> str:
 def _load(
     folder: str, task: TableTask, form: Format, parts: Sequence[Part], digest: str
 ) -> catalog.TaskContent:
-    if (now := _digest(task, parts)) != digest:
-        raise InputError(
-            f"{folder}: a file changed while it was being used (sha256 {now[:12]}, was"
-            f" {digest[:12]}). Run the command again."
-        )
+    reading.check_unchanged(folder, digest, _digest(task, parts))
     found = _records(task, form, parts)
     usable = (one for one in found if isinstance(one, record.Record))
     usable = rows.capped(usable, rows.MAX_TRAIN_EXAMPLES, task.name)
@@ -377,6 +365,12 @@ def _records(task: TableTask, form: Format, parts: Sequence[Part]) -> Iterator[r
         )
 
 
+def split_parts(folder: pathlib.Path, suffixes: Sequence[str]) -> list[Part]:
+    """The files of a task that has one file a split, named after it (`rows.split_files`)."""
+    found = rows.split_files(folder, suffixes)
+    return [Part(rows.use_of(split), path, split) for split, path in found.items()]
+
+
 def tsv_lines(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
     """The lines of a tab-separated file that are not blank: place and cells, unquoted.
 
@@ -384,28 +378,16 @@ def tsv_lines(path: pathlib.Path) -> Iterator[tuple[str, list[str]]]:
         InputError: the file cannot be read or is empty, or a line is not UTF-8 or has no tab.
     """
     is_empty = True
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                where = f"{path}:{number}"
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{where}: not UTF-8 at byte {error.start} (0x{line[error.start]:02x}) of"
-                        " the line. Save the file as UTF-8."
-                    ) from error
-                cells = text.split("\t")
-                if len(cells) > 1:
-                    is_empty = False
-                    yield where, cells
-                elif text.strip():
-                    raise InputError(
-                        f"{where}: the line {text.strip():.40} has no tab, expected input TAB"
-                        " target. A line end within a text breaks its row: put a blank there."
-                    )
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    for where, line in files.lines(path):
+        cells = line.rstrip("\r\n").split("\t")
+        if len(cells) > 1:
+            is_empty = False
+            yield where, cells
+        elif line.strip():
+            raise InputError(
+                f"{where}: the line {line.strip():.40} has no tab, expected input TAB target. A"
+                " line end within a text breaks its row: put a blank there."
+            )
     if is_empty:
         raise _empty(path)
 

@@ -39,6 +39,7 @@ from optiml_jax.bench.sources.text_pairs import (
     TableTask,
     object_rows,
     row_id,
+    split_parts,
     text_field,
 )
 
@@ -61,9 +62,7 @@ def join(text: str, knowledge: str, field: str) -> str:
 
 
 def _parts(folder: pathlib.Path, name: str) -> list[Part]:
-    return [
-        Part(rows.use_of(split), path, split) for split, path in rows.split_files(folder).items()
-    ]
+    return split_parts(folder, rows.SUFFIXES)
 
 
 def _pairs(task: TableTask, parts: Sequence[Part]) -> Iterator[Pair]:

@@ -17,7 +17,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 from optiml_jax.bench import catalog, record, taxonomy
-from optiml_jax.bench.sources import rows
+from optiml_jax.bench.sources import files, reading, rows
 from optiml_jax.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -61,26 +61,17 @@ def read(
         InputError: no folder, no file, a bad file (unless `skip_bad`), or two of one name.
     """
     folder = pathlib.Path(data_dir)
-    if not folder.is_dir():
-        problem = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"data_dir '{folder}' {problem}. Expected a folder with {form.expected}.")
+    files.check_folder(folder, f"data_dir '{folder}'", f"Expected a folder with {form.expected}.")
     paths = sorted(_files(folder, form, ()))
     if not paths:
         raise InputError(f"data_dir '{folder}' has no such file. Expected {form.expected}.")
-    made: list[catalog.BenchTask] = []
-    first_error: InputError | None = None
-    for path in paths:
-        try:
-            made.append(_bench_task(path, folder, benchmark, form, on_skip))
-        except InputError as error:
-            if not skip_bad:
-                raise
-            first_error = first_error or error
-            on_skip(f"skipped: {error}")
-    if not made:
-        raise InputError(f"{data_dir}: every file is bad. The first: {first_error}")
-    catalog.Catalog(task.spec for task in made)
-    return made
+    return reading.read_each(
+        paths,
+        lambda path: _bench_task(path, folder, benchmark, form, on_skip),
+        f"{data_dir}: every file",
+        skip_bad,
+        on_skip,
+    )
 
 
 def _files(
@@ -90,7 +81,7 @@ def _files(
     real = folder.resolve()
     if real in above:
         raise InputError(f"{folder}: a link to the folder that it lies in. Remove the link.")
-    for path in rows.listed(folder):
+    for path in files.listed(folder):
         if path.is_dir():
             yield from _files(path, form, (*above, real))
         elif path.suffix in form.suffixes:
@@ -143,11 +134,7 @@ def _bench_task(
 
 
 def _load(path: pathlib.Path, form: Format, digest: str) -> catalog.TaskContent:
-    if (now := rows.digest([path])) != digest:
-        raise InputError(
-            f"{path}: the file changed while it was being used (sha256 {now[:12]}, was"
-            f" {digest[:12]}). Run the command again."
-        )
+    reading.check_unchanged(str(path), digest, rows.digest([path]))
     records = (
         record.Record(one.id, references=(one.text,))
         for one in form.texts(path)

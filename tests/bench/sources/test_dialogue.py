@@ -74,9 +74,13 @@ BAD = {
     "same id": ("a.jsonl", '{"id": 1, "turns": ["a"]}\n' * 2, r"the id '1' is there twice"),
     "empty": ("a.jsonl", "", r"a\.jsonl: the file has no text"),
     "broken line": ("a.jsonl", "{}{", r"a\.jsonl:1: not JSON"),
-    "broken file": ("a.json", "[\n{]", r"a\.json:2: not JSON at column 2"),
+    "broken file": (
+        "a.json",
+        "[\n{]",
+        r"a\.json: not JSON at line 2, column 2: .* is named \.jsonl",
+    ),
     "surrogate": ("a.json", '[{"turns": ["\\ud800"]}]', r"row 1 holds half of a surrogate pair"),
-    "not rows": ("a.json", '{"turns": []}', r"a\.json: expected a list of objects"),
+    "not rows": ("a.json", '{"turns": []}', r"a\.json: holds .*, expected a list of objects"),
     "encoding": ("a.json", b'["\xff"]', r"a\.json: not UTF-8 at byte 2 \(0xff\)"),
 }
 

@@ -241,6 +241,11 @@ def _without(name):
         ([{**RTE[0], "options": "yes"}], r"row 1: .*field 'options' is 'yes', expected a list of"),
         ([{**RTE[0], "options": ["yes", " "]}], r"'options' is .* expected a list of texts, none"),
         ([{**RTE[0], "answer": "maybe"}], r"row 1: .*the answer 'maybe' is not among the options"),
+        ([{**RTE[0], "options": ["yes"]}], r"row 1: field 'options' is \['yes'\], expected two or"),
+        (
+            [RTE[0], {**RTE[1], "options": [RTE[1]["answer"], f"{RTE[1]['answer']} "]}],
+            r"train\.jsonl: row 2: field 'options' is .* '\], expected two or more different",
+        ),
         ([{**RTE[0], "premise": None}], r"row 1: field 'premise' is None, expected text or a num"),
         ([{**RTE[0], "premise": float("nan")}], r"'premise' is nan, expected text"),
         ([{**RTE[0], "answer": True}], r"'answer' is True, expected text"),
@@ -282,13 +287,16 @@ def test_bad_templates_name_their_place(data, patterns, message):
     [
         (b'{"rte": [], "rte": []}', r"'rte' is there twice\. Rename or remove one"),
         (b'{"rte": ', r"not JSON at line 1, column 9"),
-        (b'{"rte": "\xe9"}', r"not UTF-8 at byte 9\. Save the file as UTF-8"),
+        (b'{"rte": "\xe9"}', r"not UTF-8 at byte 9 \(0xe9\)\. Save the file as UTF-8"),
         (
             b'{"rte": [["\\ud800", "a"]]}',
-            r"templates\.json: holds half of a surrogate pair, .*d800",
+            r"templates\.json: field 'rte' holds half of a surrogate pair, .*d800",
         ),
-        (b"[" * 100_000, r"not templates that can be read: maximum recursion"),
-        (b"[" + b"1" * 5000 + b"]", r"not templates that can be read: Exceeds the limit"),
+        (b"[" * 100_000, r"templates\.json: its JSON is nested too deeply\. Flatten it"),
+        (
+            b"[" + b"1" * 5000 + b"]",
+            r"templates\.json: its JSON has a whole number of more than 4,300 digits\. Shorten",
+        ),
         (None, r"templates\.json: cannot be read .*FLAN needs its templates beside rows"),
     ],
 )

@@ -147,7 +147,7 @@ def test_the_digest_follows_templates_rows_and_table(data):
     digests = {task.digest}
     data.rows("super_glue/copa", ROWS[::-1])
     digests.add(data.read()[0][0].digest)
-    with pytest.raises(InputError, match="changed while they were being used"):
+    with pytest.raises(InputError, match="changed while it was being used"):
         task.load()
     data.templates("super_glue/copa", ASK)
     digests.add(data.read()[0][0].digest)

@@ -67,10 +67,9 @@ def test_read(path):
     one, other = promptsource_templates.read(path, "super_glue/copa")
     assert (one.prompt_id, one.name, one.id) == ("so___because_", "so / because?", "0edd")
     assert one.answer_choices == "{{choice1}} ||| {{choice2}}"
-    assert (one.original_task, one.choices_in_prompt) == (True, True)
-    assert (one.metrics, one.languages) == (("Accuracy",), ("en",))
+    assert one.original_task
     assert one.where == f"{path}:4"
-    assert (other.answer_choices, other.original_task, other.metrics) == (None, False, ())
+    assert (other.answer_choices, other.original_task) == (None, False)
     filled = one.fill(record.Record("train-0", fields={**ROW, "label": 0}))
     assert filled == record.Filled("It rained. so...\n- Wet.\n- Dry.", ("Wet.",), ("Wet.", "Dry."))
     assert one.fill(record.Record("test-0", fields={**ROW, "label": -1})) is None
@@ -200,8 +199,12 @@ def test_a_deep_row():
         ("name: other", "name: 3", r"yaml:18: field 'name' is 3, expected a text"),
         ("    name: other\n", "", r"yaml:18: field 'name' is None, expected a text"),
         ("original_task: true", "original_task: 'yes'", r"yaml:4: field 'original_task' is 'yes'"),
-        ("metrics: []", "metrics: [[*id001]]", r"yaml:18: field 'metrics' is a list, expected"),
         ("What follows? |||", "What follows?", r"field 'jinja' has no '\|\|\|'"),
+        (
+            "dataset: ",
+            "size: " + "1" * 5000 + "\ndataset: ",
+            r"its YAML has a whole number of more",
+        ),
         ("templates:\n", "templates: [\n", r"yaml:\d+: not YAML that can be read"),
         ("templates:\n", "templates: " + "[" * 50 + "\n", "nested deeper than 20 levels"),
         ("templates:\n", "other:\n", "holds a dict, expected `dataset: NAME`"),

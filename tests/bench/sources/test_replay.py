@@ -87,7 +87,7 @@ def test_a_changed_file_is_noticed(tmp_path):
     (tmp_path / "a.txt").write_text("one")
     ((task,), _) = read(tmp_path)
     (tmp_path / "a.txt").write_text("two")
-    with pytest.raises(InputError, match="the file changed while it was being used"):
+    with pytest.raises(InputError, match="changed while it was being used"):
         task.load()
 
 

@@ -193,8 +193,11 @@ def test_bad_files_name_file_and_field(folder, change, message):
         (b'{"Definition": ["x"', "not JSON at line 1, column 20"),
         (b"[1]", "the file is [1], expected an object"),
         (b'{"a": "\xff"}', "not UTF-8 at byte 7 (0xff)"),
-        (b"[" * 200_000, "not a task: its JSON is nested too deeply"),
-        (b'{"Reasoning": ' + b"1" * 5000 + b"}", "not a task that can be read"),
+        (b"[" * 200_000, "its JSON is nested too deeply. Flatten"),
+        (
+            b'{"Reasoning": ' + b"1" * 5000 + b"}",
+            "its JSON has a whole number of more than 4,300",
+        ),
     ],
 )
 def test_files_that_are_no_tasks(folder, data, message):

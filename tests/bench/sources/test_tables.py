@@ -29,7 +29,7 @@ def test_rows_by_their_key(tmp_path):
         ("a\tb\nx\n", r"table\.tsv:2: the row has 1 cells, expected 2 \(a, b\)"),
         ("a\tb\nx\t1\nx\t2\n", r"table\.tsv:3: column 'a': 'x' is there twice"),
         ("a\tb\n\t1\n", r"table\.tsv:2: column 'a': it is blank"),
-        (b"a\tb\n\xff\t1\n", "the table cannot be read"),
+        (b"a\tb\n\xff\t1\n", r"table\.tsv:2: not UTF-8 at byte 0 \(0xff\) of the line"),
     ],
 )
 def test_broken_tables(tmp_path, text, message):
@@ -38,7 +38,7 @@ def test_broken_tables(tmp_path, text, message):
 
 
 def test_a_table_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="the table cannot be read"):
+    with pytest.raises(InputError, match=r"none\.tsv: cannot be read \(No such file"):
         tables.read(tmp_path / "none.tsv", ("a",))
 
 

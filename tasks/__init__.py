@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from optiml_jax import errors
-from optiml_jax.bench import catalog, splits
+from optiml_jax.bench import catalog, catalog_table, splits
 from optiml_jax.data import mixing, rendering, vocabularies
 
 from . import (
@@ -32,6 +32,8 @@ from . import (
     unifiedskg,
 )
 from .declaration import Benchmark, OnSkip, Request
+
+CATALOG = pathlib.Path(__file__).parent / "tables" / "catalog.tsv"
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
@@ -119,7 +121,10 @@ def read(
         )
     found = declared.read(request)
     specs = [task.spec for task in found.tasks]
-    assignments = splits.assign(specs, placing, found.official, found.elsewhere)
+    # What a file of the user's evaluates leaves training in every benchmark, read here or not.
+    rows = catalog_table.read(CATALOG).values() if placing.rules else ()
+    known = [row.to_spec() for row in rows]
+    assignments = splits.assign(specs, placing, found.official, found.elsewhere, known)
     kept = [t for t in found.tasks if request.wants(t.spec.name, t.spec.original_name)]
     if not kept:
         names = [spec.original_name for spec in specs]

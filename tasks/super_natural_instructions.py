@@ -9,6 +9,7 @@ Source: Wang et al. 2022 (arXiv 2204.07705); OPT-IML (arXiv 2212.12017) Table 1 
 import functools
 import hashlib
 import json
+import pathlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from optiml_jax.bench import splits
 from optiml_jax.bench.sources import super_natural_instructions as reader
 from optiml_jax.data import tfds_rows
+from optiml_jax.errors import InputError
 
 from .declaration import Benchmark, ReadResult, Request
 
@@ -37,8 +39,16 @@ def _read(request: Request) -> ReadResult:
     folder = request.folder()
     return ReadResult(
         tasks=reader.read(folder, request.skip_bad, request.on_skip),
-        official=reader.read_official_lists(folder),
+        official=_lists(folder),
     )
+
+
+def _lists(folder: pathlib.Path) -> splits.OfficialLists | None:
+    """The lists beside the tasks; only a split by them minds lists that cannot be used."""
+    try:
+        return reader.read_official_lists(folder)
+    except InputError as error:
+        return splits.OfficialLists(str(folder), train=(), test=(), problem=str(error))
 
 
 def _read_tfds(request: Request, tfds_data_dir: str) -> ReadResult:
@@ -62,8 +72,8 @@ def _task(opened: tfds_rows.TfdsRows, split: str) -> tuple[Mapping[str, Any], st
 
 
 def _official(lists: Mapping[str, Any], where: str) -> splits.OfficialLists:
-    names = {field: tuple(lists[field]) for field in ("train", "test", "excluded", "dev")}
-    return splits.OfficialLists(where=where, **names)
+    train, test, excluded, dev = (tuple(lists[x]) for x in ("train", "test", "excluded", "dev"))
+    return splits.OfficialLists(where, train, test, excluded, dev)
 
 
 BENCHMARK = Benchmark(

@@ -1,7 +1,7 @@
 """A user's own split: a table of rows, read and checked.
 
 The file is UTF-8 text with columns parted by tabs, the first line naming them in any order; blank
-lines and lines that begin with # do not count. The first row that matches a task counts.
+lines and lines whose first sign is # do not count. The first row that matches a task counts.
 
     role        level           field     pattern              reason
     excluded                    source    big*bench*           evaluated as a suite
@@ -22,6 +22,7 @@ Neighbours: `splits.find` reads it by its path; a store keeps its text and diges
 import difflib
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from optiml_jax.bench import catalog, taxonomy
@@ -34,6 +35,7 @@ from optiml_jax.bench.split_rules import (
     Assignment,
     Placement,
     Split,
+    source_names,
 )
 from optiml_jax.errors import InputError, near_path, unknown
 
@@ -41,6 +43,10 @@ SUFFIX = ".tsv"
 COLUMNS = ("role", "level", "field", "pattern", "reason")
 NEEDED = ("role", "field", "pattern")
 LAST = ("default", "split")
+# Other signs that Unicode ends lines with may stand in a reason.
+_LINE_END = re.compile(r"\r\n|\r|\n")
+# Of a name that is a slip, in parts of one; below it, another name that begins alike.
+_SLIP = 0.8
 _EXAMPLE = "train<TAB><TAB>default<TAB><TAB>all others"
 
 
@@ -97,8 +103,8 @@ def parse(text: str, name: str, named: Mapping[str, Split], where: str = "") -> 
     where = where or f"split '{name}'"
     lines = [
         (number, line)
-        for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1)
-        if line.strip() and not line.startswith("#")
+        for number, line in enumerate(_LINE_END.split(text.lstrip("\ufeff")), start=1)
+        if line.strip() and not line.lstrip().startswith("#")
     ]
     if not lines:
         raise InputError(
@@ -110,7 +116,10 @@ def parse(text: str, name: str, named: Mapping[str, Split], where: str = "") -> 
         for number, line in lines[1:]
     ]
     default, base = _last(rows, named, where)
-    placements = tuple(_placement(cells, place) for place, cells in rows[:-1])
+    placements = tuple(
+        _placement(cells, place, number)
+        for (place, cells), (number, _) in zip(rows[:-1], lines[1:-1], strict=True)
+    )
     _check_twice(placements, [place for place, _ in rows])
     return Split(
         name=name,
@@ -129,26 +138,74 @@ def notes(split: Split, specs: Iterable[catalog.TaskSpec]) -> list[str]:
 
     Args:
         specs: all that are known, so that a row for a benchmark that is not read now is no slip.
+
+    Raises:
+        InputError: a row that takes tasks out of training names none, but nearly one: the task
+            that is meant would train.
     """
     specs = list(specs)
     hits = [0] * len(split.placements)
     decided = [0] * len(split.placements)
+    differ: dict[int, list[tuple[catalog.TaskSpec, Placement]]] = {}
     for spec in specs:
-        for rank, number in enumerate(split.matching(spec)):
+        numbers = split.matching(spec)
+        for number in numbers:
             hits[number] += 1
-            decided[number] += not rank
+            row, first = split.placements[number], split.placements[numbers[0]]
+            decided[number] += row is first
+            if row.outcome != first.outcome:
+                differ.setdefault(number, []).append((spec, first))
     told = []
-    for row, matched, counted in zip(split.placements, hits, decided, strict=True):
-        if not matched:
+    for number, row in enumerate(split.placements):
+        if not hits[number]:
+            _check_slip(split, row, specs)
+            near = _nearest(row.pattern, _known(split, row.field, specs), 0.7)
             told.append(
-                f"{split.where}: no task has {row.field} '{row.pattern}'{_near(row, specs)}"
+                f"{split.where}: no task has {row.field} '{row.pattern}'"
+                + (f". Did you mean '{near}'?" if near else ".")
             )
-        elif not counted:
+        elif not decided[number]:
             told.append(
-                f"{split.where}: the row {row.field} '{row.pattern}' has no effect: rows above it"
-                f" place all {matched} of its tasks."
+                f"{split.where}: the row {row.field} '{row.pattern}' ({row.outcome}) has no effect:"
+                f" rows above it place all {hits[number]} of its tasks"
+                + (_differing(differ[number]) if number in differ else "")
+                + "."
             )
     return told
+
+
+def _differing(tasks: Sequence[tuple[catalog.TaskSpec, Placement]]) -> str:
+    spec, first = tasks[0]
+    return (
+        f", {len(tasks)} of them otherwise: '{spec.name}' stays {first.outcome} by row"
+        f" {first.line} ({first.field} '{first.pattern}'). The first row that matches counts: move"
+        " this one above it, or take one out"
+    )
+
+
+def _check_slip(split: Split, row: Placement, specs: Sequence[catalog.TaskSpec]) -> None:
+    """A row that holds tasks out must not fail for a slip in its one name."""
+    if row.role == "train" or not row.is_literal:
+        return
+    known = _known(split, row.field, specs)
+    pattern, head = row.pattern, ""
+    if row.field == "name":
+        benchmark, mark, task = pattern.partition("__")
+        if mark and any(spec.benchmark == benchmark for spec in specs):
+            # The common head would make all tasks of the benchmark alike.
+            head, pattern = benchmark + mark, task
+            known = {one.removeprefix(head) for one in known if one.startswith(head)}
+    if row.pattern.casefold() in {(head + one).casefold() for one in known}:
+        return
+    # Another number is another task or edition, perhaps one that is not read now.
+    digits = re.findall(r"\d+", pattern)
+    near = _nearest(pattern, {one for one in known if re.findall(r"\d+", one) == digits}, _SLIP)
+    if near:
+        raise InputError(
+            f"{split.where}:{row.line}: no task has {row.field} '{row.pattern}', so the row would"
+            f" take nothing out of training. Did you mean '{head}{near}'? Correct the row, or take"
+            " it out."
+        )
 
 
 def _columns(line: str, where: str) -> list[str]:
@@ -222,7 +279,7 @@ def _last(
     return Assignment(cells["role"], level, cells["reason"] or "all other tasks"), None
 
 
-def _placement(cells: Mapping[str, str], where: str) -> Placement:
+def _placement(cells: Mapping[str, str], where: str, line: int) -> Placement:
     if cells["role"] not in ROLES:
         raise unknown("role", cells["role"], ROLES, where)
     if cells["field"] not in FIELDS:
@@ -236,6 +293,7 @@ def _placement(cells: Mapping[str, str], where: str) -> Placement:
         _level(cells, where),
         # Not the row's place: a reason is part of a stored task's key, and rows move.
         cells["reason"] or f"its {cells['field']} matches '{cells['pattern']}'",
+        line=line,
     )
 
 
@@ -271,15 +329,19 @@ def _check_twice(placements: Sequence[Placement], places: Sequence[str]) -> None
             )
 
 
-def _near(row: Placement, specs: Sequence[catalog.TaskSpec]) -> str:
-    """The nearest value that a task has, as a question."""
-    known = {
-        "task": {spec.original_name for spec in specs},
-        "name": {spec.name for spec in specs},
-        "category": {*taxonomy.CATEGORIES, *(spec.category for spec in specs)},
-        "source": {source for spec in specs for source in spec.sources},
-        "benchmark": {spec.benchmark for spec in specs},
-    }[row.field]
-    folded = {one.casefold(): one for one in known}
-    matches = difflib.get_close_matches(row.pattern.casefold(), folded, n=1, cutoff=0.7)
-    return f". Did you mean '{folded[matches[0]]}'?" if matches else "."
+def _known(split: Split, field: str, specs: Sequence[catalog.TaskSpec]) -> set[str]:
+    """The values that tasks have in a field."""
+    if field == "source":
+        return {source for spec in specs for source in source_names(spec)}
+    if field == "category":
+        own = (category for category, _ in split.categories.values())
+        return {*taxonomy.CATEGORIES, *own, *(spec.category for spec in specs)}
+    column = {"task": "original_name", "name": "name", "benchmark": "benchmark"}[field]
+    return {getattr(spec, column) for spec in specs}
+
+
+def _nearest(name: str, known: Iterable[str], cutoff: float) -> str:
+    """The nearest of the names, case aside; "" if none is as near as `cutoff`, from 0 to 1."""
+    folded = {one.casefold(): one for one in sorted(known)}
+    matches = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
+    return folded[matches[0]] if matches else ""

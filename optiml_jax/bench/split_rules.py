@@ -19,12 +19,15 @@ import functools
 import hashlib
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from optiml_jax.bench import catalog
 from optiml_jax.errors import InputError
 
 ROLES = ("train", "validation", "test", "excluded")
+EVALUATED = ("validation", "test")
+"""Roles of tasks that are evaluated and not trained on."""
+
 LEVELS = ("fully_held_out", "partially_supervised", "fully_supervised")
 FIELDS = ("task", "name", "category", "source", "benchmark")
 """What a row may look at: the benchmark's own name of the task, `benchmark__task`, the category
@@ -70,6 +73,7 @@ class Placement:
         field: what is matched, one of `FIELDS`.
         pattern: shell pattern, all of the value, case aside.
         category: under which the split reports these tasks; "" for their own.
+        line: of the file that has the row, for messages; 0 for a row of this package.
     """
 
     field: str
@@ -78,6 +82,7 @@ class Placement:
     level: str
     reason: str
     category: str = ""
+    line: int = dataclasses.field(default=0, kw_only=True)
 
     @property
     def is_literal(self) -> bool:
@@ -120,28 +125,42 @@ class SharedData:
         self, specs: Sequence[catalog.TaskSpec], placed: Mapping[str, Assignment]
     ) -> dict[str, Assignment]:
         """The tasks without a place that leave for their data, with the reason."""
+        present = [
+            spec for spec in specs if spec.name in placed and placed[spec.name].role in EVALUATED
+        ]
+        others = [spec for spec in specs if spec.name not in placed]
+        left = {}
+        for spec, source, task in self.adding(present).shared(others):
+            alias = self.same_data.get(source)
+            reason = (
+                f"shares the data of '{source}' with an evaluation task: {task}"
+                + (f"; {alias[1]}" if alias else "")
+                + " (OPT-IML §2.3)"
+            )
+            left[spec.name] = Assignment("excluded", "", reason, spec.category)
+        return left
+
+    def adding(self, specs: Iterable[catalog.TaskSpec]) -> "SharedData":
+        """The rule with more evaluation tasks."""
         evaluated = dict(self.evaluated)
         for spec in specs:
-            if spec.name in placed and placed[spec.name].role in ("validation", "test"):
-                for source in source_names(spec):
-                    evaluated.setdefault(source, spec.original_name)
+            for source in source_names(spec):
+                evaluated.setdefault(source, spec.original_name)
+        return dataclasses.replace(self, evaluated=evaluated)
+
+    def shared(
+        self, specs: Iterable[catalog.TaskSpec]
+    ) -> Iterator[tuple[catalog.TaskSpec, str, str]]:
+        """The tasks on evaluated data, each with its data set and the evaluation task."""
         by_data: dict[str, str] = {}
-        for source, task in evaluated.items():
+        for source, task in self.evaluated.items():
             if source not in self.collections:
                 by_data.setdefault(self.data_of(source), task)
-        left = {}
         for spec in specs:
-            for source in source_names(spec) if spec.name not in placed else ():
+            for source in source_names(spec):
                 if (task := by_data.get(self.data_of(source))) is not None:
-                    alias = self.same_data.get(source)
-                    reason = (
-                        f"shares the data of '{source}' with an evaluation task: {task}"
-                        + (f"; {alias[1]}" if alias else "")
-                        + " (OPT-IML §2.3)"
-                    )
-                    left[spec.name] = Assignment("excluded", "", reason, spec.category)
+                    yield spec, source, task
                     break
-        return left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +170,7 @@ class OfficialLists:
     Attributes:
         where: folder of the lists, for messages.
         dev: part of `test` that the benchmark tunes on; it stays test here.
+        problem: why they cannot be used, "" if they can; only a split by these lists minds.
     """
 
     where: str
@@ -158,6 +178,7 @@ class OfficialLists:
     test: tuple[str, ...]
     excluded: tuple[str, ...] = ()
     dev: tuple[str, ...] = ()
+    problem: str = dataclasses.field(default="", kw_only=True)
 
     def __post_init__(self):
         place: dict[str, str] = {}
@@ -226,22 +247,43 @@ class Split:
         specs: Sequence[catalog.TaskSpec],
         official: OfficialLists | None = None,
         elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+        known: Sequence[catalog.TaskSpec] = (),
     ) -> dict[str, Assignment]:
         """Role and level of every task.
 
         1. Text without instructions trains.
         2. A task gets what the first row says that matches it.
         3. A task on the data of an evaluation task leaves, where `shared_data` says so.
-        4. All others get `base`'s or the default.
+        4. All others get `base`'s or the default. To the rule of `base` on shared data, the tasks
+           that rows make validation or test tasks are evaluation tasks too.
         5. What OPT-IML has from elsewhere leaves, where the split says so.
 
         Args:
             official: the benchmark's own lists, for a split that is `by_lists`.
             elsewhere: task -> reason, of tasks that OPT-IML has from another benchmark already.
+            known: further tasks that rows may evaluate, so that a role does not depend on which
+                benchmark is read; they get no role here.
 
         Raises:
             InputError: the split is not for these tasks, lacks its lists, places a task twice, or
                 trains on a category that it holds out fully.
+        """
+        placed = self.roles(specs, official, elsewhere, known)
+        where = official.where if self.by_lists and official is not None else self.where
+        dataclasses.replace(self, where=where)._check_held_out(specs, placed)
+        return placed
+
+    def roles(
+        self,
+        specs: Sequence[catalog.TaskSpec],
+        official: OfficialLists | None = None,
+        elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+        known: Sequence[catalog.TaskSpec] = (),
+    ) -> dict[str, Assignment]:
+        """`assign` without the check on fully held-out categories.
+
+        Raises:
+            InputError: the split is not for these tasks, lacks its lists, or places a task twice.
         """
         asking = [spec for spec in specs if spec.instruction_kind != "text"]
         split = self._with_lists(asking, official)
@@ -249,7 +291,13 @@ class Split:
         placed = {spec.name: row for spec in asking if (row := split._placed(spec)) is not None}
         if self.shared_data is not None:
             placed |= self.shared_data.leave(asking, placed)
-        rest = self.base.assign(specs, official, elsewhere) if self.base else {}
+        rest = {}
+        if (base := self.base) is not None:
+            if base.shared_data is not None:
+                ours = [s for s in asking if s.name in placed and placed[s.name].role in EVALUATED]
+                ours += [s for s in known if (row := split.find(s)) and row.role in EVALUATED]
+                base = dataclasses.replace(base, shared_data=base.shared_data.adding(ours))
+            rest = base.roles(specs, official, elsewhere, known)
         for spec in specs:
             if spec.name not in placed:
                 default = TEXT if spec.instruction_kind == "text" else self.default
@@ -260,9 +308,6 @@ class Split:
                 placed[name] = dataclasses.replace(
                     placed[name], role="excluded", level="", reason=reason
                 )
-        if split.by_lists and official is not None:
-            split = dataclasses.replace(split, where=official.where)
-        split._check_held_out(specs, placed)
         return {spec.name: placed[spec.name] for spec in specs}
 
     def find(self, spec: catalog.TaskSpec) -> Placement | None:
@@ -332,6 +377,8 @@ class Split:
                 " a data_dir with splits/default/{train,test}_tasks.txt, as in the official"
                 " repository, or use split 'opt_iml'."
             )
+        if official.problem:
+            raise InputError(official.problem)
         split = dataclasses.replace(self, placements=official.placements())
         if all(split.find(spec) is None for spec in specs):
             raise InputError(

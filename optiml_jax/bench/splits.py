@@ -22,6 +22,7 @@ from optiml_jax.bench import (
     t0_split,
 )
 from optiml_jax.bench.split_rules import (
+    EVALUATED,
     LEVELS,
     ROLES,
     Assignment,
@@ -35,11 +36,13 @@ from optiml_jax.errors import unknown
 __all__ = [
     "CATEGORY_EXCEPTIONS",
     "COLLECTIONS",
+    "EVALUATED",
     "EVALUATED_SOURCES",
     "LEVELS",
     "PLACEMENTS",
     "ROLES",
     "SAME_DATA",
+    "SHARED_DATA",
     "SPLITS",
     "Assignment",
     "OfficialLists",
@@ -59,6 +62,7 @@ CATEGORY_EXCEPTIONS = opt_iml_split.CATEGORY_EXCEPTIONS
 EVALUATED_SOURCES = opt_iml_split.EVALUATED_SOURCES
 SAME_DATA = opt_iml_split.SAME_DATA
 COLLECTIONS = opt_iml_split.COLLECTIONS
+SHARED_DATA = opt_iml_split.SHARED_DATA
 
 HELDOUT_ONE_IN = 10
 MAX_HELDOUT = 100
@@ -120,6 +124,7 @@ def assign(
     split: str | Split,
     official: OfficialLists | None = None,
     elsewhere: Mapping[str, str] = types.MappingProxyType({}),
+    known: Sequence[catalog.TaskSpec] = (),
 ) -> dict[str, Assignment]:
     """Role and level of every task under a split, by its name; see `Split.assign`.
 
@@ -128,13 +133,14 @@ def assign(
         official: the benchmark's own lists; needed by `super_natural_instructions_official`.
         elsewhere: task -> reason, of tasks that OPT-IML has from another benchmark already; they
             leave its splits.
+        known: further tasks that a split file's rows may evaluate.
 
     Raises:
         InputError: unknown split, one that is not for these tasks, no official lists where they
             are needed, or a fully held-out category that is trained on.
     """
     split = find(split) if isinstance(split, str) else split
-    return split.assign(list(specs), official, elsewhere)
+    return split.assign(list(specs), official, elsewhere, known)
 
 
 def heldout_ids(ids: Sequence[str]) -> frozenset[str]:

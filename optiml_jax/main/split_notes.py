@@ -1,13 +1,14 @@
-"""What a user should know of a split beside the roles: empty levels, idle rows, a changed file.
+"""What a user should know of a split beside the roles: empty levels, idle rows, shared data.
 
 Neighbours: `prepare` and `inspect` print these sentences. `bench.splits` refuses what is wrong
 among the tasks that are read, `check_beside` what is wrong between them and a store.
 """
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from optiml_jax.bench import catalog, catalog_table, split_file, splits
+from optiml_jax.bench import catalog, catalog_table, split_file, split_rules, splits
 from optiml_jax.errors import InputError
 
 
@@ -16,20 +17,41 @@ def table_notes(
     assigned: Iterable[splits.Assignment],
     table: Iterable[catalog_table.Row],
 ) -> list[str]:
-    """Of a split over the catalog of OPT-IML Bench."""
-    idle = split_file.notes(split, [row.to_spec() for row in table]) if split.rules else []
-    return idle + _level_notes(split, (one.level for one in assigned), "in the catalog")
+    """Of a split over the catalog of OPT-IML Bench.
+
+    Raises:
+        InputError: see `split_file.notes`.
+    """
+    assigned = list(assigned)
+    told = []
+    if split.rules:
+        specs = [row.to_spec() for row in table]
+        told = split_file.notes(split, specs)
+        told += _shared_notes(split, specs, list(zip(specs, assigned, strict=True)))
+    return told + _level_notes(split, (one.level for one in assigned), "in the catalog")
 
 
 def row_notes(split: splits.Split, specs: Iterable[catalog.TaskSpec]) -> list[str]:
-    """Of a user's file: rows that place no task, neither of these nor of the catalog."""
+    """Of a user's file: rows that place no task, neither of these nor of the catalog.
+
+    And training tasks of these on the data of an evaluated one, of these or of the catalog.
+
+    Raises:
+        InputError: see `split_file.notes`.
+    """
     if not split.rules:
         return []
     from optiml_jax.main import inspect_catalog
 
-    known = {row.name: row.to_spec() for row in catalog_table.read(inspect_catalog.TABLE).values()}
+    specs = list(specs)
+    table = catalog_table.read(inspect_catalog.TABLE).values()
+    known = {row.name: row.to_spec() for row in table}
     known |= {spec.name: spec for spec in specs}
-    return split_file.notes(split, known.values())
+    elsewhere = {row.name: row.dropped_because for row in table if row.dropped_because}
+    told = split_file.notes(split, known.values())
+    roles = split.roles(list(known.values()), elsewhere=elsewhere)
+    placed = [(spec, roles[name]) for name, spec in known.items()]
+    return told + _shared_notes(split, specs, placed)
 
 
 def store_notes(split: splits.Split, index: Mapping[str, Any], where: str) -> list[str]:
@@ -57,15 +79,18 @@ def check_beside(
     index: Mapping[str, Any],
     where: str,
 ) -> None:
-    """A category that one benchmark holds out must not train in another of the same store.
+    """What one benchmark holds out must not train in another of the same store.
 
-    Named splits hold out whole categories; a user's rows may name a task alone.
+    Named splits hold out whole categories and know the data of all evaluation tasks; a user's rows
+    may name a task alone.
 
     Args:
         given: the tasks of this run, by name.
 
     Raises:
-        InputError: a given task and a stored one of another benchmark contradict each other.
+        InputError: a given task and a stored one of another benchmark contradict each other: one
+            category is trained on and held out fully, or a task trains on the data of an evaluated
+            one under a split whose base takes such tasks out.
     """
     if not split.rules:
         return
@@ -88,6 +113,53 @@ def check_beside(
                     " Hold the whole category out (a row with field 'category'), give the task the"
                     " level partially_supervised, or give a new --out."
                 )
+    if split.base is None or split.base.shared_data is None:
+        return
+    beside = [
+        (catalog.TaskSpec.from_json(row["spec"]), row["role"], row["level"])
+        for row in index.get("tasks", ())
+        if row["spec"]["benchmark"] not in benchmarks
+    ]
+    here = [(spec, one.role, one.level) for spec, one in given.values()]
+    for some, others in ((here, beside), (beside, here)):
+        # Rows that say train are exceptions that the user wants.
+        trained = [s for s, role, level in some if role == "train" and level and not split.find(s)]
+        rule = _only([spec for spec, role, _ in others if role in splits.EVALUATED])
+        for spec, source, task in rule.shared(trained):
+            raise InputError(
+                f"split '{split.name}': '{spec.name}' trains on the data of '{source}', and"
+                f" '{task}' of another benchmark is evaluated on it in store '{where}'. Add the row"
+                f" excluded with the field source and the pattern {source} below the row of"
+                f" '{task}', and prepare both benchmarks again with a new --out."
+            )
+
+
+def _only(specs: Iterable[catalog.TaskSpec]) -> split_rules.SharedData:
+    """OPT-IML's rule on shared data for these evaluation tasks and no others."""
+    return dataclasses.replace(splits.SHARED_DATA, evaluated={}).adding(specs)
+
+
+def _shared_notes(
+    split: splits.Split,
+    trained: Sequence[catalog.TaskSpec],
+    placed: Sequence[tuple[catalog.TaskSpec, splits.Assignment]],
+) -> list[str]:
+    """Of a file without a rule on shared data: training tasks on the data of an evaluated task."""
+    if split.base is not None and split.base.shared_data is not None:
+        return []
+    levels = {spec.name: one.level for spec, one in placed if one.role == "train"}
+    rule = _only([spec for spec, one in placed if one.role in splits.EVALUATED])
+    found = list(rule.shared(spec for spec in trained if levels.get(spec.name)))
+    if not found:
+        return []
+    spec, source, task = found[0]
+    tasks = "1 training task names" if len(found) == 1 else f"{len(found):,} training tasks name"
+    return [
+        f"{split.where}: {tasks} the data of an evaluated task (first: '{spec.name}', data set"
+        f" '{source}', evaluated in '{task}'): no rule of this split takes them out of training."
+        f" Add rows like excluded, field source, pattern {source}, below those of the evaluated"
+        " tasks; or let the last row have the field split and the pattern opt_iml."
+    ]
 
 
 def _level_notes(split: splits.Split, levels: Iterable[str], where: str) -> list[str]:

@@ -198,26 +198,106 @@ def test_a_held_out_category_that_trains_is_refused(write):
     assert "give 'rte' the level partially_supervised" in str(error.value)
 
 
-def test_idle_rows_are_told(write):
-    split = splits.find(
-        write(
-            HEAD
-            + "excluded\t\tname\tflan__rtee\t\n"
-            + "excluded\t\tcategory\tTextual Entailmnt\t\n"
-            + TEST
-            + "excluded\t\ttask\trte\t\n"
-            + LAST
-        )
+def evaluated(name):
+    return f"test\tpartially_supervised\tname\t{name}\t\n"
+
+
+ON_OPT_IML = "\t\tsplit\topt_iml\n"
+
+
+def test_a_files_evaluation_tasks_count_for_the_bases_rule_on_data(write):
+    path = write(
+        HEAD
+        + "train\t\tname\tflan__wanted\tan exception\n"
+        + evaluated("flan__gigaword")
+        + evaluated("flan__mwoz")
+        + ON_OPT_IML
     )
-    told = split_file.notes(split, [spec("rte", "Textual Entailment"), spec("x")])
-    assert [note.partition(": ")[2] for note in told] == [
-        "no task has name 'flan__rtee'. Did you mean 'flan__rte'?",
-        "no task has category 'Textual Entailmnt'. Did you mean 'Textual Entailment'?",
-        "the row task 'rte' has no effect: rows above it place all 1 of its tasks.",
+    specs = [
+        spec("gigaword", sources=["Gigaword"]),
+        spec("task288", sources=["other; gigaword"], benchmark="super_natural_instructions"),
+        spec("wanted", sources=["gigaword"]),
+        spec("mwoz", sources=["multi_woz"]),
+        spec("dialogue", sources=["multi_woz_v22"]),
+        spec("x"),
     ]
-    assert (
-        split_file.notes(
-            splits.find(write(HEAD + TEST + LAST)), [spec("rte", "Textual Entailment")]
-        )
-        == []
-    )
+    found = splits.assign(specs, path)
+    assert [one.role for one in found.values()] == [
+        "test", "excluded", "train", "test", "excluded", "train",
+    ]  # fmt: skip
+    reason = found["super_natural_instructions__task288"].reason
+    assert reason.startswith("shares the data of 'gigaword' with an evaluation task: gigaword")
+    # The evaluation task may be of a benchmark that is not read now.
+    (alone,) = splits.assign(specs[1:2], path, known=specs).values()
+    assert alone.role == "excluded"
+    # Without the row, gigaword and what shares its data train.
+    (alone,) = splits.assign(specs[1:2], "opt_iml", known=specs).values()
+    assert alone.role == "train"
+
+
+def test_a_file_on_its_own_has_no_rule_on_data(write):
+    path = write(HEAD + evaluated("flan__a") + LAST)
+    found = splits.assign([spec("a"), spec("b")], path)
+    assert [one.role for one in found.values()] == ["test", "train"]
+
+
+def test_only_line_ends_part_rows(write):
+    text = HEAD + "excluded\t\ttask\tx\ta\x0bb\u2028c\x85d\x0ce\r\n" + " \t# words\r" + LAST
+    for split in (splits.find("mine", text), splits.find(write(text))):
+        found = splits.assign([spec("x"), spec("y")], split)
+        assert [one.role for one in found.values()] == ["excluded", "train"]
+        assert found["flan__x"].reason == "a\x0bb\u2028c\x85d\x0ce"
+
+
+def test_a_row_that_nearly_names_a_task_is_refused(write):
+    specs = [spec("rte", "Textual Entailment", ["glue"]), spec("x")]
+    for row, message in (
+        ("test\tfully_held_out\tcategory\tTextual Entailmnt", "Did you mean 'Textual Entailment'?"),
+        ("excluded\t\tname\tflan__rtee", "Did you mean 'flan__rte'?"),
+        ("excluded\t\tname\tfaln__rte", "Did you mean 'flan__rte'?"),
+        ("validation\tpartially_supervised\tsource\tgleu", "no task has source 'gleu'"),
+    ):  # fmt: skip
+        split = splits.find(write(HEAD + TEST + row + "\n" + LAST))
+        if "gleu" in row:
+            assert message in split_file.notes(split, specs)[0]
+            continue
+        with pytest.raises(InputError) as error:
+            split_file.notes(split, specs)
+        assert f"{split.where}:3: no task has" in str(error.value)
+        assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "train\t\tcategory\tTextual Entailmnt",
+        "excluded\t\tcategory\tTextual Entailmnt*",
+        # Perhaps of a benchmark, or of files, that are not read now.
+        "excluded\t\tname\tflan__task12_a",
+        "excluded\t\tname\tmine__another",
+        "excluded\t\tcategory\tDialogue Generation",
+    ],
+)
+def test_other_idle_rows_are_notes(write, row):
+    split = splits.find(write(HEAD + row + "\n" + LAST))
+    specs = [spec("rte", "Textual Entailment"), spec("task11_a")]
+    (note,) = split_file.notes(split, specs)
+    assert "no task has" in note
+
+
+def test_a_row_behind_others_is_told(write):
+    rte = [spec("rte", "Textual Entailment"), spec("x")]
+    split = splits.find(write(HEAD + TEST + "test\tfully_held_out\ttask\trte\t\n" + LAST))
+    assert [note.partition(": ")[2] for note in split_file.notes(split, rte)] == [
+        "the row task 'rte' (test and fully_held_out) has no effect: rows above it place all 1 of"
+        " its tasks."
+    ]
+    assert split_file.notes(splits.find(write(HEAD + TEST + LAST)), rte) == []
+
+
+def test_a_row_behind_others_that_differ_is_told(write):
+    rows = "test\tpartially_supervised\tname\tflan__rte*\t\nexcluded\t\tname\tflan__rte\t\n"
+    split = splits.find(write("# why\n" + HEAD + rows + LAST))
+    (note,) = split_file.notes(split, [spec("rte"), spec("x")])
+    assert "(excluded) has no effect: rows above it place all 1 of its tasks, 1 of them" in note
+    assert "'flan__rte' stays test and partially_supervised by row 3 (name 'flan__rte*')" in note

@@ -123,11 +123,86 @@ def test_a_category_held_out_beside_a_stored_benchmark(task_dir, tmp_path, split
 
 def test_idle_rows_are_told(task_dir, tmp_path, split, capsys):
     # Of another benchmark, and of none.
-    rows = ("excluded\t\tname\tflan__rte\t\n", "excluded\t\tname\tflan__rtee\t\n", TEST, LAST)
+    rows = ("excluded\t\tname\tflan__rte\t\n", "train\t\tname\tflan__rtee\t\n", TEST, LAST)
     assert cli.main(prepare(task_dir, tmp_path / "store", split(*rows))) == 0
     err = capsys.readouterr().err
     assert "mine.tsv: no task has name 'flan__rtee'. Did you mean 'flan__rte'?" in err
     assert "'flan__rte'." not in err
+
+
+def test_a_slip_in_a_row_that_holds_out_writes_nothing(task_dir, tmp_path, split, capsys):
+    flag = split(TEST.replace("Entailment", "Entailmnt"), LAST)
+    assert cli.main(prepare(task_dir, tmp_path / "store", flag)) == 2
+    err = capsys.readouterr().err
+    assert "mine.tsv:2: no task has category 'Textual Entailmnt'" in err
+    assert "Did you mean 'Textual Entailment'?" in err
+    assert not (tmp_path / "store").exists()
+    assert cli.main(["inspect", "--catalog", flag]) == 2
+    assert "Did you mean 'Textual Entailment'?" in capsys.readouterr().err
+
+
+GIGAWORD = "test\tpartially_supervised\tname\tflan__gigaword\tmine\n"
+ON_OPT_IML = "\t\tsplit\topt_iml\trest\n"
+
+
+def test_training_on_evaluated_data_is_told(task_dir, tmp_path, split, capsys):
+    text = json.dumps({**task_file(), "Source": ["gigaword"], "Categories": ["Summarization"]})
+    (task_dir / "task003_c.json").write_text(text)
+    flag = split(GIGAWORD, LAST)
+    assert cli.main(prepare(task_dir, tmp_path / "store", flag)) == 0
+    told = (
+        "1 training task names the data of an evaluated task (first:"
+        " 'super_natural_instructions__task003_c', data set 'gigaword', evaluated in 'gigaword')"
+    )
+    assert told in capsys.readouterr().err
+    assert cli.main(["inspect", "--catalog", flag]) == 0
+    assert "training tasks name the data of an evaluated task" in capsys.readouterr().err
+    row = "excluded\t\tsource\tgigaword\t\n"
+    assert cli.main(["inspect", "--catalog", split(GIGAWORD, row, LAST)]) == 0
+    assert "data of an evaluated task" not in capsys.readouterr().err
+
+
+def test_the_catalog_under_a_file_on_opt_iml_shares_no_data(split, capsys):
+    flag = split(GIGAWORD, ON_OPT_IML)
+    assert cli.main(["inspect", "--catalog", "--json", flag]) == 0
+    out, err = capsys.readouterr()
+    assert "data of an evaluated task" not in err
+    on = [task for task in json.loads(out)["tasks"] if "gigaword" in task["sources"]]
+    assert {task["name"] for task in on if task["role"] == "test"} == {"flan__gigaword"}
+    assert len(on) > 1
+    assert "train" not in {task["role"] for task in on}
+
+
+def test_evaluated_data_of_a_stored_benchmark_does_not_train(task_dir, tmp_path, split, capsys):
+    # The embedded benchmark's are no tasks of the catalog.
+    text = json.dumps({**task_file(), "Source": ["mini_extract_drink"]})
+    (task_dir / "task003_c.json").write_text(text)
+    store = tmp_path / "store"
+    row = "validation\tpartially_supervised\tname\tmini__extract_drink\t\n"
+    flag = split(row, ON_OPT_IML)
+    assert cli.main(prepare(task_dir, store, flag)) == 0
+    index = (store / store_lib.INDEX_FILE).read_bytes()
+    assert cli.main(["prepare", "mini", f"--out={store}", flag]) == 2
+    err = capsys.readouterr().err
+    assert "task003_c' trains on the data of 'mini_extract_drink', and 'extract_drink'" in err
+    assert (store / store_lib.INDEX_FILE).read_bytes() == index
+
+
+@pytest.mark.parametrize("lists", [(), ("train_tasks.txt",)])
+def test_lists_that_cannot_be_used_concern_the_official_split_alone(
+    task_dir, tmp_path, split, capsys, lists
+):
+    folder = task_dir / "splits" / "default"
+    folder.mkdir(parents=True)
+    for name in lists:
+        (folder / name).write_text("task001_a\n")
+    assert cli.main(prepare(task_dir, tmp_path / "store", "--split=opt_iml")) == 0
+    assert cli.main(prepare(task_dir, tmp_path / "mine", split(TEST, LAST))) == 0
+    capsys.readouterr()
+    flag = "--split=super_natural_instructions_official"
+    assert cli.main(prepare(task_dir, tmp_path / "official", flag)) == 2
+    assert "_tasks.txt: cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "official").exists()
 
 
 def test_a_file_with_a_benchmarks_name_is_refused(task_dir, tmp_path, split, capsys):
@@ -185,7 +260,7 @@ def test_seqio_tasks_are_registered_under_a_file(module, tmp_path):
 
 
 def test_the_catalog_under_a_file(split, capsys):
-    flag = split("excluded\t\tbenchmark\tcrossfitt\t\n", TEST, "\t\tsplit\topt_iml\t\n")
+    flag = split("train\t\tbenchmark\tcrossfitt\t\n", TEST, "\t\tsplit\topt_iml\t\n")
     assert cli.main(["inspect", "--catalog", "--json", flag]) == 0
     out, err = capsys.readouterr()
     found = json.loads(out)
@@ -208,3 +283,20 @@ def test_the_catalog_under_a_published_split(capsys):
     assert tested["flan__qnli"]["category"] == "entailment"
     assert "leaves the level partially_supervised empty" in err
     assert "(FLAN holds out a whole cluster)" in err
+
+
+def test_data_that_the_file_evaluates_leaves_in_every_benchmark(tmp_path, split):
+    """FLAN's Gigaword is evaluated: Super-NaturalInstructions', read alone, must not train."""
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    for name, source in (("001_a", "gigaword"), ("002_b", "toy")):
+        text = json.dumps({**task_file(), "Categories": ["Text Matching"], "Source": [source]})
+        (folder / f"task{name}.json").write_text(text)
+    store = tmp_path / "store"
+    row = "test\tpartially_supervised\tname\tflan__gigaword\tmine\n"
+    last = "\t\tsplit\topt_iml\trest\n"
+    assert cli.main(prepare(folder, store, split(row, last))) == 0
+    found = roles(store)
+    assert found["task001_a"][0] == "excluded"
+    assert found["task002_b"][0] == "train"
+    assert "gigaword" in store_lib.open_store(store).tasks[0].reason

@@ -11,6 +11,8 @@ Two counts a pair:
    Tasks of one family share a definition or a template, so their pairs overlap wholly.
 2. of the *bare instances*: the gram lies in the evaluation example's own input or answer, and is
    not in more than half of the examples of the same wording. The training side is the whole text.
+   An instance that is too short for a gram is compared by its whole input (`leakage_index`), one
+   whose input is too short for that not at all; both are counted.
 
 Left out on purpose: what to do about a pair. The paper's authors looked at each; so does a person.
 
@@ -20,13 +22,15 @@ texts of a store, `main.leakage_content` says what the counts mean.
 Source: OPT-IML (arXiv 2212.12017) §2.3.
 """
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
 import pathlib
 import random
+import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
@@ -49,6 +53,12 @@ class EvalExample:
     units: Sequence
     bare_start: int = 0
     wording: str = ""
+    end: int | None = None
+
+    @property
+    def input_end(self) -> int:
+        """Units before the end of the input; all of them where that is not known."""
+        return len(self.units) if self.end is None else self.end
 
 
 class Texts(Protocol):
@@ -77,9 +87,9 @@ class Overlap:
     """What a training task shares with an evaluation task.
 
     Attributes:
-        count: evaluation examples with any shared gram.
-        bare_count: those with one in the bare instance.
-        num_grams: shared (gram, evaluation example) pairs.
+        count: evaluation examples with any shared gram of n units.
+        bare_count: those with one in the bare instance, or whose whole short input is shared.
+        num_grams: shared (gram, evaluation example) pairs; whole inputs do not count.
         shared: one of them, of a bare instance where there is one; None where no text was asked.
     """
 
@@ -100,6 +110,8 @@ class Counted:
         num_train: training examples read.
         num_grams: distinct grams of the evaluation examples.
         num_false_hits: training grams whose 64-bit hash was another gram's; not counted.
+        num_whole: evaluation examples by task whose instance is compared by its whole input.
+        num_too_short: those whose instance is not compared.
     """
 
     overlaps: tuple[Overlap, ...]
@@ -107,6 +119,8 @@ class Counted:
     num_train: int
     num_grams: int
     num_false_hits: int
+    num_whole: Mapping[str, int]
+    num_too_short: Mapping[str, int]
 
 
 def check(n: int, threshold: float, jobs: int) -> None:
@@ -139,28 +153,50 @@ def count(
         n: units a gram.
         threshold: pairs above it come with an example of a shared gram.
         jobs: processes; 1 works in this one.
+
+    Raises:
+        InputError: no evaluation example has n units.
     """
     with tempfile.TemporaryDirectory(prefix="optiml_leakage_") as name:
         folder = pathlib.Path(name)
         progress(0, len(train), f"indexing {len(evaluation):,} evaluation tasks")
         leakage_index.build(folder, ((task, texts.evaluated(task)) for task in evaluation), n)
         index = leakage_index.Index(folder)
-        num_eval = np.bincount(index.task_of, minlength=len(evaluation)).tolist()
+        if not index.num_grams:
+            longest = int(np.diff(index.starts).max(initial=0))
+            raise InputError(
+                f"--n is {n:,}, but the longest of the {len(index.labels):,} evaluation examples"
+                f" has {longest:,} units, so none has a gram. Give a smaller --n (the paper has"
+                " 13)."
+            )
+        num_eval, num_whole, num_too_short = (
+            dict(zip(evaluation, np.bincount(tasks, minlength=len(evaluation)).tolist()))
+            for tasks in (
+                index.task_of,
+                index.task_of[index.kind_of == leakage_index.WHOLE],
+                index.task_of[index.kind_of == leakage_index.NOT_AT_ALL],
+            )
+        )
+        num_grams = index.num_grams
         work = functools.partial(_count_task, str(folder), texts, threshold)
         overlaps: list[Overlap] = []
         num_train = num_false = 0
-        for done, found in enumerate(in_processes(work, train, jobs), start=1):
-            overlaps += found[0]
-            num_train += found[1]
-            num_false += found[2]
-            progress(done, len(train), "training tasks compared")
+        with contextlib.closing(in_processes(work, train, jobs)) as results:
+            for done, found in enumerate(results, start=1):
+                overlaps += found[0]
+                num_train += found[1]
+                num_false += found[2]
+                progress(done, len(train), "training tasks compared")
         _index.cache_clear()
     overlaps.sort(key=lambda one: (one.train, one.eval))
-    sizes = dict(zip(evaluation, num_eval, strict=True))
-    return Counted(tuple(overlaps), sizes, num_train, index.num_grams, num_false)
+    return Counted(
+        *(tuple(overlaps), num_eval, num_train, num_grams, num_false, num_whole, num_too_short)
+    )
 
 
-def in_processes(work: Callable[[str], Any], names: Sequence[str], jobs: int) -> Iterator[Any]:
+def in_processes(
+    work: Callable[[str], Any], names: Sequence[str], jobs: int
+) -> Generator[Any, None, None]:
     """Results of `work(name)`, as they come; with one job they come in order, in this process.
 
     Raises:
@@ -172,9 +208,10 @@ def in_processes(work: Callable[[str], Any], names: Sequence[str], jobs: int) ->
         return
     # A fork would copy the threads' locks of open readers; a new process opens its own.
     context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = [pool.submit(work, name) for name in names]
+    others = set(multiprocessing.active_children())
+    with futures.ProcessPoolExecutor(jobs, context, _leave_interrupts) as pool:
         try:
+            waiting = [pool.submit(work, name) for name in names]
             for one in futures.as_completed(waiting):
                 yield one.result()
         except futures.process.BrokenProcessPool:
@@ -182,8 +219,18 @@ def in_processes(work: Callable[[str], Any], names: Sequence[str], jobs: int) ->
                 "a process that compared tasks was ended from outside, perhaps for memory. Run"
                 " again with --jobs=1."
             ) from None
+        except (KeyboardInterrupt, GeneratorExit):
+            # What they are at may take minutes, and nobody waits for it.
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches all processes of a terminal; the one that began the others ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @functools.lru_cache(maxsize=1)
@@ -202,8 +249,10 @@ def _count_task(
     for block, sequences in texts.trained(task):
         num_train += len(block)
         ids, starts = leakage_units.to_ids(sequences, index.known)
-        found, at, false = index.look_up(ids, starts)
-        num_false += false
+        looked_up = index.look_up(ids, starts), index.look_up_shorts(ids, starts)
+        found = np.concatenate([one[0] for one in looked_up])
+        at = np.concatenate([one[1] for one in looked_up])
+        num_false += sum(one[2] for one in looked_up)
         fresh = ~np.isin(found, grams, assume_unique=True)
         found, at = found[fresh], at[fresh]
         # Only labels that are needed are kept.
@@ -228,10 +277,14 @@ def _overlaps(
     num_grams = np.zeros(num_tasks, np.int64)
     best: dict[int, tuple[bool, int, int]] = {}
     for which, examples, is_bare in _postings(index, grams):
-        is_hit[examples] = True
+        is_long = grams[which] < index.num_grams
+        # A whole input that is of the wording is nothing that is shared.
+        kept = is_long | is_bare
+        which, examples, is_bare, is_long = (a[kept] for a in (which, examples, is_bare, is_long))
+        is_hit[examples[is_long]] = True
         is_bare_hit[examples[is_bare]] = True
         tasks = index.task_of[examples]
-        num_grams += np.bincount(tasks, minlength=num_tasks)
+        num_grams += np.bincount(tasks[is_long], minlength=num_tasks)
         kinds, first = np.unique(tasks * 2 + ~is_bare, return_index=True)
         for kind, place in zip(kinds.tolist(), first.tolist()):
             known = best.get(kind // 2)
@@ -241,9 +294,9 @@ def _overlaps(
     counts = np.bincount(index.task_of[is_hit], minlength=num_tasks)
     bare_counts = np.bincount(index.task_of[is_bare_hit], minlength=num_tasks)
     made = []
-    for number in np.flatnonzero(counts).tolist():
+    for number in np.flatnonzero(counts + bare_counts).tolist():
         shared = None
-        if counts[number] / sizes[number] > threshold:
+        if max(counts[number], bare_counts[number]) / sizes[number] > threshold:
             _, which, example = best[number]
             shared = Shared(
                 gram=tuple(index.gram(int(grams[which]))),

@@ -7,6 +7,11 @@
     offsets.bin    int64    gram g is in the postings offsets[g] to offsets[g + 1]
     examples.bin   int32    posting -> example
     is_bare.bin    bool     posting -> the gram is of the instance, not of its wording
+    kind_of.bin    int8     example -> how its instance is compared: BY_GRAMS, WHOLE, NOT_AT_ALL
+
+An instance in which no gram of n units begins is too short for the count of instances. Its whole
+input then stands for it, as one gram of its own length, from `LEAST_UNITS` on: WHOLE. Those grams
+follow the others in places.bin and offsets.bin, by length and hash; shorts.npz has both.
 
 The grams are divided by the upper bits of their hashes into parts of `PART_GRAMS`; one part at a
 time is sorted in memory, so memory does not grow with the number of examples, and the parts one
@@ -43,6 +48,15 @@ WORDING_SHARE = 0.5
 LEAST_EXAMPLES = 4
 """... where the wording has at least so many."""
 
+LEAST_UNITS = 5
+"""Shorter inputs are equal by chance: such instances are not compared."""
+
+BY_GRAMS, WHOLE, NOT_AT_ALL = range(3)
+
+_POSTED = ("places", "offsets", "examples", "is_bare")
+
+_FILTER_BITS = np.uint64(2**22 - 1)
+
 _DTYPES = {
     "ids": np.int32,
     "starts": np.int64,
@@ -54,6 +68,8 @@ _DTYPES = {
     "offsets": np.int64,
     "examples": np.int32,
     "is_bare": np.bool_,
+    "kind_of": np.int8,
+    "input_end": np.int64,
 }
 
 
@@ -64,6 +80,7 @@ class Evaluated(Protocol):
         label: names it to people.
         units: of the instantiated sequence.
         bare_start: number of units before the instance; 0 where that is not known.
+        input_end: number of units before the end of the instance's input.
         wording: template or wording of the task that its prompt is made with.
     """
 
@@ -80,6 +97,11 @@ class Evaluated(Protocol):
     @property
     def bare_start(self) -> int:
         """Units before the instance."""
+        ...
+
+    @property
+    def input_end(self) -> int:
+        """Units before the end of the input."""
         ...
 
     @property
@@ -107,7 +129,9 @@ def build(folder: pathlib.Path, tasks: Iterable[tuple[str, Iterable[Evaluated]]]
     """
     known, sizes = _write_examples(folder, tasks)
     for salt in range(MOST_SALTS):
-        if _write_grams(folder, n, salt, len(known) + 1, sizes):
+        if _write_grams(folder, n, salt, len(known) + 1, sizes) and _write_shorts(
+            folder, n, salt, len(known) + 1, sizes
+        ):
             break
     else:
         raise RuntimeError(f"{MOST_SALTS} salts gave equal hashes of different grams: a fault.")
@@ -130,16 +154,21 @@ class Index:
         self.table = leakage_units.random_table(len(self.known) + 1, meta["salt"])
         self.labels: list[str] = json.loads((folder / "labels.json").read_text("utf-8"))
         self.task_names: list[str] = json.loads((folder / "tasks.json").read_text("utf-8"))
-        self.ids, self.starts, self.task_of = (
-            _map(folder, k) for k in ("ids", "starts", "task_of")
+        self.ids, self.starts, self.task_of, self.kind_of = (
+            _map(folder, k) for k in ("ids", "starts", "task_of", "kind_of")
         )
         self.hashes, self.places, self.offsets, self.examples, self.is_bare = (
             _map(folder, name) for name in ("hashes", "places", "offsets", "examples", "is_bare")
         )
+        with np.load(folder / "shorts.npz") as shorts:
+            self._short_hashes, self._short_lengths = shorts["hashes"], shorts["lengths"]
+        self._lengths = np.unique(self._short_lengths).tolist()
+        self._may_be_short = np.zeros(int(_FILTER_BITS) + 1 if self._lengths else 0, bool)
+        self._may_be_short[self._short_hashes & _FILTER_BITS] = True
 
     @property
     def num_grams(self) -> int:
-        """Distinct ones."""
+        """Distinct ones of n units; a gram of a greater number is a whole input."""
         return len(self.hashes)
 
     def look_up(self, ids: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -170,10 +199,34 @@ class Index:
             same[part] = (ours == theirs).all(axis=1)
         return grams[same], at[same], int((~same).sum())
 
+    def look_up_shorts(
+        self, ids: np.ndarray, starts: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Whole short inputs that stand in some sequences; as `look_up`."""
+        grams, places, false = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
+        ends = np.repeat(starts[1:], np.diff(starts))
+        for length, hashes in leakage_units.windows_of(self.table[ids], self._lengths):
+            at = np.flatnonzero(self._may_be_short[hashes & _FILTER_BITS])
+            at = at[ends[at] - at >= length]
+            low, high = np.searchsorted(self._short_lengths, [length, length + 1])
+            number = low + np.searchsorted(self._short_hashes[low:high], hashes[at])
+            number = np.minimum(number, high - 1)
+            is_found = self._short_hashes[number] == hashes[at]
+            number, first = np.unique(number[is_found], return_index=True)
+            at = at[is_found][first]
+            window = np.arange(length)
+            theirs = self.ids[self.places[self.num_grams + number][:, None] + window]
+            same = (ids[at[:, None] + window] == theirs).all(axis=1)
+            grams.append(self.num_grams + number[same])
+            places.append(at[same])
+            false += int((~same).sum())
+        return np.concatenate(grams), np.concatenate(places), false
+
     def gram(self, number: int) -> list:
         """The units of a gram."""
-        place = int(self.places[number])
-        return [self._units[i] for i in self.ids[place : place + self.n]]
+        place, short = int(self.places[number]), number - self.num_grams
+        length = self.n if short < 0 else int(self._short_lengths[short])
+        return [self._units[i] for i in self.ids[place : place + length]]
 
     @property
     def _units(self) -> list:
@@ -202,7 +255,7 @@ def _write_examples(
     sizes: list[int] = []
     names: list[str] = []
     labels: list[str] = []
-    starts, task_of, bare_start, wording = [0], [], [], []
+    starts, task_of, bare_start, input_end, wording = [0], [], [], [], []
     with (folder / "ids.bin").open("wb") as file:
         for number, (name, examples) in enumerate(tasks):
             names.append(name)
@@ -210,6 +263,7 @@ def _write_examples(
                 ids = [known.setdefault(unit, len(known) + 1) for unit in one.units]
                 _append(file, "ids", ids)
                 bare_start.append(starts[-1] + one.bare_start)
+                input_end.append(starts[-1] + one.input_end)
                 starts.append(starts[-1] + len(ids))
                 key = wordings.setdefault((name, one.wording), len(wordings))
                 sizes += [0] * (len(wordings) - len(sizes))
@@ -217,7 +271,8 @@ def _write_examples(
                 wording.append(key)
                 task_of.append(number)
                 labels.append(one.label)
-    arrays = {"starts": starts, "task_of": task_of, "bare_start": bare_start, "wording_of": wording}
+    arrays = {"starts": starts, "task_of": task_of, "bare_start": bare_start}
+    arrays |= {"input_end": input_end, "wording_of": wording}
     for key, values in arrays.items():
         (folder / f"{key}.bin").write_bytes(np.asarray(values, _DTYPES[key]).tobytes())
     for key, values in (("labels", labels), ("tasks", names)):
@@ -270,6 +325,53 @@ def _write_grams(folder: pathlib.Path, n: int, salt: int, num_ids: int, sizes: n
             file.close()
         for path in parts:
             path.unlink(missing_ok=True)
+    return True
+
+
+def _write_shorts(folder: pathlib.Path, n: int, salt: int, num_ids: int, sizes: np.ndarray) -> bool:
+    """Appends the inputs of instances without a gram; False where hashes of two are equal."""
+    ids, starts, bare_start, input_end, wording_of = (
+        _map(folder, key) for key in ("ids", "starts", "bare_start", "input_end", "wording_of")
+    )
+    is_short = starts[1:] - bare_start < n
+    is_whole = is_short & (input_end - bare_start >= LEAST_UNITS)
+    kind_of = np.where(is_short, np.where(is_whole, WHOLE, NOT_AT_ALL), BY_GRAMS)
+    (folder / "kind_of.bin").write_bytes(kind_of.astype(_DTYPES["kind_of"]).tobytes())
+    examples_of: dict[tuple, list[int]] = {}
+    for example in np.flatnonzero(is_whole).tolist():
+        gram = tuple(ids[bare_start[example] : input_end[example]].tolist())
+        examples_of.setdefault(gram, []).append(example)
+    table = leakage_units.random_table(num_ids, salt)
+    rows = []
+    for gram in examples_of:
+        own = int(leakage_units.window_hashes(table[list(gram)], len(gram))[0])
+        rows.append((len(gram), own, gram))
+    rows.sort()
+    if len({row[:2] for row in rows}) < len(rows):
+        return False
+    offset = (folder / "examples.bin").stat().st_size // np.dtype(_DTYPES["examples"]).itemsize
+    outs = {key: (folder / f"{key}.bin").open("ab") for key in _POSTED}
+    try:
+        for _, _, gram in rows:
+            examples = examples_of[gram]
+            offset += len(examples)
+            _, which, counts = np.unique(
+                wording_of[examples], return_inverse=True, return_counts=True
+            )
+            many = sizes[wording_of[examples]]
+            is_wording = (counts[which] > WORDING_SHARE * many) & (many >= LEAST_EXAMPLES)
+            _append(outs["places"], "places", [bare_start[examples[0]]])
+            _append(outs["offsets"], "offsets", [offset])
+            _append(outs["examples"], "examples", examples)
+            _append(outs["is_bare"], "is_bare", ~is_wording)
+    finally:
+        for file in outs.values():
+            file.close()
+    np.savez(
+        folder / "shorts.npz",
+        hashes=np.array([row[1] for row in rows], np.uint64),
+        lengths=np.array([row[0] for row in rows], np.int64),
+    )
     return True
 
 

@@ -14,6 +14,7 @@ Source: A. Broder, "On the resemblance and containment of documents" (1997); ban
 Rajaraman, Ullman, "Mining of Massive Datasets", chapter 3.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -139,9 +140,10 @@ def find(
     with tempfile.TemporaryDirectory(prefix="optiml_near_duplicates_") as name:
         _write(pathlib.Path(name), texts, evaluation, jaccard)
         work = functools.partial(_find_in_task, name, texts, jaccard)
-        for done, some in enumerate(leakage.in_processes(work, train, jobs), start=1):
-            found += some
-            progress(done, len(train), "training tasks searched for near-duplicates")
+        with contextlib.closing(leakage.in_processes(work, train, jobs)) as results:
+            for done, some in enumerate(results, start=1):
+                found += some
+                progress(done, len(train), "training tasks searched for near-duplicates")
         _opened.cache_clear()
     return sorted(found, key=lambda one: (one.train, one.eval))
 

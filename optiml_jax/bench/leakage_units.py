@@ -16,7 +16,7 @@ Source: OPT-IML (arXiv 2212.12017) §2.3 counts 13-grams and does not say of wha
 
 import string
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -94,12 +94,28 @@ def window_hashes(values: np.ndarray, n: int) -> np.ndarray:
     Args:
         values: uint64, one a unit, random (`random_table`).
     """
-    count = max(len(values) - n + 1, 0)
-    hashes = np.zeros(count, np.uint64)
-    for shift in range(n if count else 0):
+    for _, hashes in windows_of(values, [n]):
+        return hashes
+    return np.zeros(0, np.uint64)
+
+
+def windows_of(values: np.ndarray, lengths: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(length, `window_hashes` of that length), ascending, those that fit; one pass for all.
+
+    Args:
+        lengths: of windows, 1 or more, without repeats.
+    """
+    wanted = sorted(length for length in lengths if length <= len(values))
+    if not wanted:
+        return
+    hashes = np.zeros(len(values), np.uint64)
+    for length in range(1, wanted[-1] + 1):
+        count = len(values) - length + 1
+        hashes = hashes[:count]
         hashes *= _BASE
-        hashes += values[shift : shift + count]
-    return mix(hashes)
+        hashes += values[length - 1 :]
+        if length in wanted:
+            yield length, mix(hashes)
 
 
 def whole_windows(ids: np.ndarray, starts: np.ndarray, n: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from optiml_jax import errors
-from optiml_jax.bench import catalog
+from optiml_jax.bench import catalog, catalog_table
 from optiml_jax.data import subsets
 from optiml_jax.errors import InputError
 
@@ -27,7 +27,10 @@ RateFn = Callable[[catalog.TaskSpec, int], float]
 
 INGREDIENTS = ("replay", "dialogue", "reasoning")
 """Benchmarks that OPT-IML adds to the instruction tasks, or leaves out (§4.5-4.7). As an
-ingredient each may have a share of 0 where it is not in the store at all."""
+ingredient, or in proportions, each may have a share of 0 where it is not in the store at all."""
+
+BENCHMARKS = (*catalog_table.BENCHMARKS, "replay", "dialogue", "mini")
+"""Those that this package knows. A share of 0 may be given to any of them, present or not."""
 
 REPLAY_UNITS = ("examples", "rows")
 
@@ -194,10 +197,10 @@ def mixing_rates(
         rates: task -> rate of a stored mixture (`Store.mixtures`); None where there is none.
 
     Raises:
-        InputError: no task has a positive rate, a proportion or ingredient names an absent
-            benchmark, a subset is larger than the mixture, the user's function returned something
-            that is no rate, there are both such a function and `rates`, or replay is counted in
-            rows, which sizes do not tell (`summary.in_examples`).
+        InputError: no task has a positive rate, a proportion or ingredient gives a share to an
+            absent benchmark or names an unknown one, a subset is larger than the mixture, the
+            user's function returned something that is no rate, there are both such a function and
+            `rates`, or replay is counted in rows, which sizes do not tell (`summary.in_examples`).
 
     Example:
         sizes 100 and 9000 with eps 4096 give 100 / 4196 and 4096 / 4196.
@@ -303,24 +306,29 @@ def _checked_rate(rate: Any, task: catalog.TaskSpec, who: str) -> float:
 
 
 def _check_present(spec: MixtureSpec, benchmarks: np.ndarray) -> None:
-    """Refuses shares for benchmarks that are not there, all of them at once where they are many."""
+    """Refuses names that are none, and shares above 0 for benchmarks that are not there."""
     present = set(benchmarks.tolist())
-    where = "(of this mixture)"
-    asked = {"ingredients_from": [spec.ingredients_from] if spec.ingredients_from else []}
-    asked["proportions"] = list(spec.proportions or ())
-    asked["ingredients"] = [
-        name for name, share in (spec.ingredients or {}).items() if share or name not in INGREDIENTS
-    ]
-    for field, names in asked.items():
-        absent = [name for name in names if name not in present]
-        if len(absent) > 1:
-            raise InputError(
-                f"MixtureSpec.{field} {where}: benchmarks {', '.join(absent)} have no training"
-                f" task here; present: {', '.join(sorted(present))}. Prepare them into the store,"
-                " or give shares of those that are present."
-            )
+    taken = sum((spec.ingredients or {}).values())
+    asked: dict[str, Mapping[str, float]] = {
+        "ingredients_from": {spec.ingredients_from: taken} if spec.ingredients_from else {},
+        "proportions": spec.proportions or {},
+        "ingredients": spec.ingredients or {},
+    }
+    for field, shares in asked.items():
+        for name in shares:
+            if name not in present and name not in BENCHMARKS:
+                known = present | set(BENCHMARKS)
+                raise errors.unknown("benchmark", name, known, f"MixtureSpec.{field}")
+        absent = [name for name, share in shares.items() if share and name not in present]
         if absent:
-            raise errors.unknown("benchmark", absent[0], present, f"MixtureSpec.{field} {where}")
+            many = len(absent) > 1
+            raise InputError(
+                f"MixtureSpec.{field}: benchmark{'s' * many}"
+                f" {', '.join(absent) if many else repr(absent[0])} {'have' if many else 'has'} no"
+                f" training task in this store; present: {', '.join(sorted(present))}. Prepare"
+                f" {'them' if many else 'it'} into the store, or give shares of those that are"
+                " present."
+            )
 
 
 def _equalize_clusters(

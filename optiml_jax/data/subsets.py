@@ -59,8 +59,8 @@ def choose_tasks(tasks: Sequence[Named], num_tasks: int, seed: int = 0) -> set[s
         InputError: there are fewer tasks, or more of them are always in.
 
     Example:
-        of 1,571 tasks, 16 are the four of `ALWAYS_TASKS` and twelve others; 64 are these and
-        48 more.
+        of all the catalog's tasks, 16 are the four of `ALWAYS_TASKS` and twelve others; 64 are
+        these and 48 more.
     """
     if num_tasks > len(tasks):
         raise InputError(
@@ -89,8 +89,9 @@ def choose_categories(tasks: Sequence[Named], num_clusters: int) -> list[str]:
         InputError: there are fewer categories, or more of them are always in.
 
     Example:
-        of the catalog's 93, 4 are Question Answering, Summarization, Dialogue Generation and the
-        largest, Translation: 666 tasks (673 in the paper, Table 17).
+        of all the catalog's, 4 are Question Answering, Summarization, Dialogue Generation and the
+        largest, Translation; `optiml inspect clusters_4` counts their tasks (673 in the paper,
+        Table 17).
     """
     counts = collections.Counter(task.category for task in tasks)
     if num_clusters > len(counts):

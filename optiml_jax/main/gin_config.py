@@ -301,8 +301,12 @@ def _read_file(
         raise InputError(f"{name}: not gin: {error.args[0]}.") from error
     except SyntaxError as error:
         line = (error.text or "").strip()
+        target, is_binding, value = (part.strip() for part in line.partition("="))
+        message = f"{error.msg}: '{line}'."
+        if "Failed to parse token" in error.msg and is_binding:
+            message = f"{target} is {value}, expected a Python literal (no calls, no bare names)."
         raise InputError(
-            f"{name}:{error.lineno}: not gin: {error.msg}: '{line}'. Strings need quotes."
+            f"{name}:{error.lineno}: not gin: {message} Strings need quotes."
         ) from error
 
 

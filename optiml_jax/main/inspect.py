@@ -153,6 +153,8 @@ def run(args: argparse.Namespace) -> int:
         content = inspect_mixture.members_content(
             file, inspect_mixture.read_spec(file), args.split, filters
         )
+        for note in content["notes"]:
+            print(f"note: {note}", file=sys.stderr)
         return _print(args, content, inspect_tables.print_members, args.tasks)
     from optiml_jax.data import store as store_lib
 
@@ -237,6 +239,11 @@ def _check_usage(args: argparse.Namespace) -> None:
     shown = {*views, *(("mixture",) * (args.mixture_file is not None))}
     if args.mixture_file is not None and not args.store:
         needs["catalog"] = ("data_dir",)  # --split says whose training tasks.
+    if args.store and args.catalog is None and args.split is not None:
+        raise InputError(
+            "--split has no effect with --store: a store has one split, which placed its tasks when"
+            " it was prepared. Leave --split out; `optiml prepare --split=...` makes another store."
+        )
     for view, names in needs.items():
         for name in names:
             if getattr(args, name) not in (None, False) and view not in shown:

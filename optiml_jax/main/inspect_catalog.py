@@ -31,17 +31,12 @@ def table_content(split: str | None, filters: Filters) -> dict[str, Any]:
     Raises:
         InputError: the table has no roles of this split, or nothing passes the filters.
     """
-    split = catalog_table.SPLITS[0] if split is None else split
-    if split in splits.SPLITS and split not in catalog_table.SPLITS:
-        raise errors.unknown("split", split, catalog_table.SPLITS, "--split")
-    found = splits.find(split)
     if filters.benchmark in set(declarations.BENCHMARKS) - set(catalog_table.BENCHMARKS):
         raise errors.InputError(
             f"benchmark '{filters.benchmark}' is not part of OPT-IML Bench."
             f" --catalog={filters.benchmark} shows its own tasks."
         )
-    table = catalog_table.read(TABLE).values()
-    assigned = catalog_table.assign(table, found)
+    found, table, assigned = assigned_table(split)
     rows = [_task(row, assigned[row.name]) for row in table]
     kept = filters.apply(rows, lambda row: row, "the catalog")
     return {
@@ -56,6 +51,22 @@ def table_content(split: str | None, filters: Filters) -> dict[str, Any]:
         ),
         "tasks": kept,
     }
+
+
+def assigned_table(
+    split: str | None,
+) -> tuple[splits.Split, list[catalog_table.Row], dict[str, splits.Assignment]]:
+    """A split by name or file, `opt_iml` when None, the table's rows, and their roles under it.
+
+    Raises:
+        InputError: see `table_content`.
+    """
+    split = catalog_table.SPLITS[0] if split is None else split
+    if split in splits.SPLITS and split not in catalog_table.SPLITS:
+        raise errors.unknown("split", split, catalog_table.SPLITS, "--split")
+    found = splits.find(split)
+    table = list(catalog_table.read(TABLE).values())
+    return found, table, catalog_table.assign(table, found)
 
 
 def _task(row: catalog_table.Row, one: splits.Assignment) -> dict[str, Any]:

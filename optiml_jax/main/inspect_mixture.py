@@ -8,12 +8,13 @@ Neighbours: `inspect` has the flags, `inspect_content` applies a mixture to a st
 `inspect_tables` shows what is returned here. Nothing here prints.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from optiml_jax import errors
-from optiml_jax.bench import catalog_table
+from optiml_jax.bench import catalog_table, split_file, splits
 from optiml_jax.data import mixing
 from optiml_jax.errors import InputError
 from optiml_jax.main import gin_config, inspect_catalog
@@ -82,7 +83,8 @@ def members_content(
     How tasks share a benchmark's part depends on their sizes, which only a store has.
 
     Args:
-        split: whose training tasks; None for the split of the mixture's name, else `opt_iml`.
+        split: whose training tasks, a name or a file; None for the split of the mixture's name,
+            else `opt_iml`.
 
     Raises:
         InputError: a benchmark that is not in the catalog, an unknown split, or a subset larger
@@ -91,20 +93,28 @@ def members_content(
     name = pathlib.Path(file).stem
     if split is None:
         split = name if name in catalog_table.SPLITS else catalog_table.SPLITS[0]
-    if split not in catalog_table.SPLITS:
-        raise errors.unknown("split", split, catalog_table.SPLITS, "--split")
-    table = catalog_table.read(inspect_catalog.TABLE).values()
-    tasks = [row for row in table if row.role_and_level(split)[0] == "train"]
-    known = {task.benchmark for task in tasks} | set(mixing.INGREDIENTS)
+    found, table, assigned = inspect_catalog.assigned_table(split)
+    tasks = [
+        dataclasses.replace(row, category=assigned[row.name].category or row.category)
+        for row in table
+        if assigned[row.name].role == "train"
+    ]
+    if not tasks:
+        raise InputError(
+            f"split '{found.name}' trains on no task of the catalog: there is nothing to mix."
+        )
+    known = {*catalog_table.BENCHMARKS, *mixing.INGREDIENTS}
     giver = [spec.ingredients_from] if spec.ingredients_from else []
     for benchmark in (*(spec.proportions or ()), *(spec.ingredients or ()), *giver):
         if benchmark not in known:
+            guess = errors.nearest(benchmark, known)
             raise InputError(
-                f"{file}: benchmark '{benchmark}' is not in the catalog of OPT-IML Bench. Give a"
-                " store that has it: --store=STORE."
+                f"{file}: benchmark '{benchmark}' is not in the catalog of OPT-IML Bench."
+                + (f" Did you mean '{guess}'?" if guess else "")
+                + " Or give a store that has it: --store=STORE."
             )
     is_in = mixing.members(spec, tasks, [True] * len(tasks))
-    drawn = [_task(task, split) for task, one in zip(tasks, is_in) if one]
+    drawn = [_task(task, assigned[task.name]) for task, one in zip(tasks, is_in) if one]
     kept = filters.apply(drawn, lambda row: row, f"{file}, tasks of the catalog")
     shares = fixed_shares(spec)
     benchmarks = _counted(kept, "benchmark")
@@ -113,7 +123,8 @@ def members_content(
             benchmarks.setdefault(benchmark, {"num_tasks": 0})["example_share"] = share
     return {
         "mixture_file": file,
-        "split": split,
+        "split": found.name,
+        "notes": split_file.notes(found, [row.to_spec() for row in table]) if found.rules else [],
         "settings": spec.to_json(),
         "num_tasks": len(drawn),
         "num_catalog_tasks": len(tasks),
@@ -123,10 +134,9 @@ def members_content(
     }
 
 
-def _task(row: catalog_table.Row, split: str) -> dict[str, str]:
-    role, level = row.role_and_level(split)
+def _task(row: catalog_table.Row, one: splits.Assignment) -> dict[str, str]:
     own = {"name": row.name, "benchmark": row.benchmark, "category": row.category}
-    return {**own, "role": role, "level": level}
+    return {**own, "role": one.role, "level": one.level}
 
 
 def fixed_shares(spec: mixing.MixtureSpec) -> dict[str, float]:

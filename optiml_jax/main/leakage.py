@@ -10,7 +10,9 @@ import contextlib
 import fnmatch
 import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -121,6 +123,30 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Counts, prints, and writes where it is asked to."""
+    with _ends_like_an_interruption():
+        return _run(args)
+
+
+@contextlib.contextmanager
+def _ends_like_an_interruption() -> Iterator[None]:
+    """SIGTERM cleans up as Ctrl-C does: there are files and processes to remove."""
+
+    def stop(*_: Any) -> None:
+        # Once: a second one must not stop the cleaning.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _run(args: argparse.Namespace) -> int:
     jobs = _check_usage(args)
     from optiml_jax.bench import leakage, leakage_minhash
     from optiml_jax.data import store as store_lib
@@ -266,15 +292,22 @@ def _print(content: dict[str, Any]) -> None:
     from optiml_jax.main import leakage_content, show
 
     unit = content["unit"]
-    measure = "bare instances" if content["inputs_only"] else "sequences"
+    measure = "bare instances" if content["inputs_only"] else "sequences or instances"
     print(
         f"{content['num_train_tasks']:,} training tasks ({content['num_train_examples']:,}"
         f" examples), {content['num_eval_tasks']:,} evaluation tasks"
         f" ({content['num_eval_examples']:,} examples, view {content['view']}): of"
         f" {content['num_pairs']:,} pairs {content['num_overlapping_pairs']:,} share any"
         f" {content['n']}-gram of {unit},\n{content['num_listed_pairs']:,} over"
-        f" {100 * content['threshold']:g} % of the {measure}\n"
+        f" {100 * content['threshold']:g} % of the {measure}"
     )
+    if content["num_whole"] or content["num_too_short"]:
+        print(
+            f"{content['num_whole'] + content['num_too_short']:,} evaluation instances are shorter"
+            f" than a gram: {content['num_whole']:,} were compared by their whole input,"
+            f" {content['num_too_short']:,} are too short to compare"
+        )
+    print()
     near = content["near_duplicates"]
     columns = ("training task", "evaluation task", "seq %", "inst %", *(["near %"] * near), "n", "")
     rows = []

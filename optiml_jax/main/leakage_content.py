@@ -7,6 +7,7 @@ A verdict says what is known of a pair beyond its counts; the first that applies
     same_data_set      both name one data set, or data that `splits.SAME_DATA` knows as the same
     same_collection    both name a collection of unrelated data sets (`splits.COLLECTIONS`)
     instances          more bare instances overlap than the threshold allows: look at it
+    too_short          so many instances are too short to compare that nobody knows
     wording            only instructions or templates overlap
 
 Neighbours: `leakage` runs the check, `leakage_page` shows this object in a browser.
@@ -26,6 +27,7 @@ VERDICTS = {
     "same_data_set": "one data set",
     "same_collection": "one collection of unrelated data sets",
     "instances": "instances overlap: look at it",
+    "too_short": "wording overlaps, instances are too short to compare",
     "wording": "only wording overlaps",
 }
 EVALUATED_ROLES = ("validation", "test")
@@ -74,13 +76,30 @@ def gather(found: Found) -> dict[str, Any]:
         "num_eval_grams": found.counted.num_grams,
         "num_false_hits": found.counted.num_false_hits,
         "num_pairs": len(found.train) * len(found.evaluation),
-        "num_overlapping_pairs": len(found.counted.overlaps),
+        "num_overlapping_pairs": sum(one.count > 0 for one in found.counted.overlaps),
+        "num_whole": sum(found.counted.num_whole.values()),
+        "num_too_short": sum(found.counted.num_too_short.values()),
+        "short_eval_tasks": _short(found.counted),
         "num_listed_pairs": len(listed),
         "verdicts": {name: sum(pair["verdict"] == name for pair in listed) for name in VERDICTS},
         "pairs": listed,
         "suggested": suggested(listed, found.settings),
         "excluded": excluded,
     }
+
+
+def _short(counted: leakage.Counted) -> list[dict[str, Any]]:
+    """Evaluation tasks with instances of fewer than n units, by name."""
+    return [
+        {
+            "task": task,
+            "num_eval": counted.num_eval[task],
+            "num_whole": counted.num_whole[task],
+            "num_too_short": counted.num_too_short[task],
+        }
+        for task in sorted(counted.num_eval)
+        if counted.num_whole[task] or counted.num_too_short[task]
+    ]
 
 
 def _pairs(found: Found) -> list[dict[str, Any]]:
@@ -101,6 +120,8 @@ def _pairs(found: Found) -> list[dict[str, Any]]:
             "fraction": one.count / total,
             "bare_count": one.bare_count,
             "bare_fraction": one.bare_count / total,
+            "num_whole": found.counted.num_whole[evaluation],
+            "num_too_short": found.counted.num_too_short[evaluation],
             "grams_per_example": one.num_grams / max(one.count, 1),
             "train_category": ours.spec.category,
             "eval_category": theirs.spec.category,
@@ -135,8 +156,10 @@ def _shared(
 
 
 def _is_listed(pair: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    measure = "bare_fraction" if settings["inputs_only"] else "fraction"
-    most = max(pair[measure], pair.get("near_duplicate_fraction", 0.0))
+    # A whole short input may be shared where no gram is.
+    most = max(pair["bare_fraction"], pair.get("near_duplicate_fraction", 0.0))
+    if not settings["inputs_only"]:
+        most = max(most, pair["fraction"])
     return most > settings["threshold"]
 
 
@@ -157,7 +180,10 @@ def _verdict(
     if common:
         return "same_collection"
     most = max(pair["bare_fraction"], pair.get("near_duplicate_fraction", 0.0))
-    return "instances" if most > found.settings["threshold"] else "wording"
+    if most > found.settings["threshold"]:
+        return "instances"
+    unknown = pair["num_too_short"] / pair["num_eval"]
+    return "too_short" if most + unknown > found.settings["threshold"] else "wording"
 
 
 def data_of(task: store_lib.StoredTask) -> set[str]:
@@ -190,7 +216,7 @@ def suggested(
 def _reason(pairs: Sequence[Mapping[str, Any]]) -> str:
     worst = max(pairs, key=lambda p: (p["bare_fraction"], p.get("near_duplicate_fraction", 0.0)))
     told = f"{worst['bare_count']:,} of {worst['num_eval']:,} instances of {worst['eval']} share a"
-    told += " gram with it"
+    told += f" {'gram or their whole short input' if worst['num_whole'] else 'gram'} with it"
     if worst.get("near_duplicates"):
         told += f", {worst['near_duplicates']:,} are near-duplicates"
     if worst["verdict"] == "same_data_set":

@@ -110,4 +110,4 @@ def _digest(text: str) -> str:
 
 def format_percent(fraction: float) -> str:
     """With one decimal, two where it is small."""
-    return f"{100 * fraction:.1f}" if fraction >= 0.1 or not fraction else f"{100 * fraction:.2f}"
+    return f"{100 * fraction:.1f}" if fraction >= 0.1 else f"{100 * fraction:.2f}"

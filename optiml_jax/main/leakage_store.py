@@ -76,12 +76,13 @@ class StoreTexts:
         """Evaluation examples, see `bench.leakage.Texts`."""
         for one in _store(self.against).eval_records(self.view, [task]):
             text = f"{one.source.rstrip(' ')} {_answer(one).rstrip()}"
-            start = _bare_start(one)
+            start, end = _bare_start(one), _input_end(one)
             yield leakage.EvalExample(
                 label=one.id,
                 units=self._units(text),
                 bare_start=len(self._units(one.source[:start])) if start else 0,
                 wording=leakage_index.wording_of(one.prompt_id),
+                end=len(self._units(one.source[:end])),
             )
 
     def _units(self, text: str) -> Sequence:
@@ -144,6 +145,12 @@ def _answer(one: record.EvalRecord) -> str:
 def _bare_start(one: record.EvalRecord) -> int:
     """Where the instance begins in the source; 0 where nobody told it."""
     return max(one.source.rfind(one.input), 0) if one.input else 0
+
+
+def _input_end(one: record.EvalRecord) -> int:
+    """Where the instance's input ends in the source; its end where nobody told it."""
+    at = one.source.rfind(one.input) if one.input else -1
+    return len(one.source) if at < 0 else at + len(one.input)
 
 
 def _definitions(store: store_lib.Store, stored: store_lib.StoredTask) -> list[str]:

@@ -117,7 +117,81 @@ def test_a_shared_gram_is_named():
 
 
 def test_texts_shorter_than_a_gram_share_nothing():
-    assert counts_of(Texts({"t": ["a b", ""]}, {"e": ["a b", ""]}), n=3) == {}
+    assert counts_of(Texts({"t": ["a b", ""]}, {"e": ["a b", "", "x y z"]}), n=3) == {}
+
+
+def test_grams_longer_than_all_examples_are_refused():
+    texts = Texts({"t": ["a b c d"]}, {"e": ["a b", ""]})
+    with pytest.raises(InputError, match=r"--n is 3, but the longest of the 2 .* has 2 units"):
+        leakage.count(texts, ["t"], ["e"], n=3)
+
+
+def short(label, words, head="definition of many words that stands before the rest", wording=""):
+    """An instance with the words, and an answer."""
+    units = [*head.split(), *words.split(), "output", "yes"]
+    start = len(head.split())
+    return leakage.EvalExample(label, units, start, wording, start + len(words.split()))
+
+
+def test_an_instance_without_a_gram_is_compared_by_its_whole_input():
+    inputs = ("one two three four five six", "b c d e f", "one two three four five", "a b c d", "")
+    examples = [short(f"e {number}", words) for number, words in enumerate(inputs)]
+    train = ["so one two three four five then", "a b c d e f no six", "b c d e", "f"]
+    found = leakage.count(Texts({"t": train}, {"e": examples}), ["t"], ["e"], n=10)
+    (one,) = found.overlaps
+    # Six words are not there; the four that are there are too few.
+    assert (one.count, one.bare_count, one.num_grams) == (0, 2, 0)
+    assert " ".join(one.shared.gram) in inputs[1:3]
+    assert (found.num_whole, found.num_too_short) == ({"e": 3}, {"e": 2})
+
+
+def test_a_short_input_does_not_reach_over_two_examples():
+    texts = Texts({"t": ["a b c", "d e", "x a b c d"]}, {"e": [short("e 0", "a b c d e")]})
+    assert leakage.count(texts, ["t"], ["e"], n=9).overlaps == ()
+
+
+def test_short_inputs_equal_brute_force():
+    """All lengths at once, over blocks and processes' ways of counting."""
+    texts = random_texts(11, num_examples=30, num_words=3, length=12)
+    evaluation = {
+        name: [short(f"{name} {number}", words) for number, words in enumerate(rows)]
+        for name, rows in texts.evaluation.items()
+    }
+    found = leakage.count(
+        dataclasses.replace(texts, evaluation=evaluation), sorted(texts.train), sorted(evaluation)
+    )
+    got = {(one.train, one.eval): one.bare_count for one in found.overlaps}
+    expected = {}
+    for train, rows in texts.train.items():
+        known = [f" {row} " for row in rows]
+        for name, inputs in texts.evaluation.items():
+            own = [words for words in inputs if len(words.split()) >= leakage_index.LEAST_UNITS]
+            own = [words for words in own if len(words.split()) + 2 < 13]
+            count = sum(any(f" {words} " in row for row in known) for words in own)
+            if count:
+                expected[train, name] = count
+    assert expected
+    assert {pair: count for pair, count in got.items() if count} == expected
+
+
+def test_a_short_input_of_most_examples_is_wording():
+    same = [short(f"e {number}", "write a sentence of five words") for number in range(3)]
+    other = short("e 3", "five other words that fit")
+    train = ["write a sentence of five words", "five other words that fit"]
+    (one,) = leakage.count(Texts({"t": train}, {"e": [*same, other]}), ["t"], ["e"], n=9).overlaps
+    assert (one.bare_count, one.shared.eval_label) == (1, "e 3")
+
+
+def test_equal_hashes_of_short_inputs_are_told_apart(monkeypatch):
+    real = leakage_units.random_table
+    monkeypatch.setattr(
+        leakage_units,
+        "random_table",
+        lambda size, salt: np.zeros(size, np.uint64) if salt == 0 else real(size, salt),
+    )
+    texts = Texts({"t": ["a b c d e"]}, {"e": [short("1", "a b c d e"), short("2", "e d c b a")]})
+    (one,) = leakage.count(texts, ["t"], ["e"], n=9).overlaps
+    assert (one.bare_count, one.shared.eval_label) == (1, "1")
 
 
 def test_wording_is_apart_from_the_instance():

@@ -140,6 +140,12 @@ def test_a_file_that_is_no_mixture(capsys, tmp_path):
         ("empty.gin", "# Nothing.\n", "it binds nothing of MixtureSpec: it is no mixture."),
         ("bad.gin", "MixtureSpec.ingredients = {'replay': -1.0}\n", "['replay'] is -1.0, expected"),
         ("wrong.gin", "MixtureSpec.esp = 1\n", "unknown parameter of MixtureSpec 'esp'. Did you"),
+        (
+            "nan.gin",
+            "MixtureSpec.alpha = float('nan')\n",
+            "MixtureSpec.alpha is float('nan'), expec",
+        ),
+        ("name.gin", "MixtureSpec.proportions = {'flna': 1.0}\n", "Did you mean 'flan'?"),
         ("unused.gin", "X = 1\nMixtureSpec.eps = 1\n", "unknown macro 'X'"),
     ):
         (tmp_path / name).write_text(text)
@@ -173,6 +179,38 @@ def test_a_mixture_without_a_store(capsys, tmp_path, monkeypatch):
     listed = run("tasks_16", "--tasks").splitlines()
     assert "16 tasks" in listed
     assert any(line.startswith("promptsource__blended_skill_talk ") for line in listed)
+
+
+def test_a_mixture_under_any_split(capsys, tmp_path):
+    own = tmp_path / "own.tsv"
+    rows = ("role\tfield\tpattern", "excluded\tbenchmark\tflan", "train\tdefault\t")
+    own.write_text("\n".join(rows) + "\n")
+    for split, names in (
+        ("flan_entailment", {"flan"}),
+        ("opt_iml_max", {"flan", "t5"}),
+        (str(own), {"t5"}),
+    ):
+        flags = ("--catalog", f"--split={split}", "--role=train", "--json")
+        assert cli.main(["inspect", *flags]) == 0
+        rows = json.loads(capsys.readouterr().out)["tasks"]
+        assert cli.main(["inspect", "tasks_all", f"--split={split}", "--json"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        assert content["num_catalog_tasks"] == len(rows)
+        trained = {row["benchmark"] for row in content["tasks"]}
+        assert trained & {"flan", "t5"} == names
+
+
+def test_a_store_has_one_split(capsys, store):
+    assert cli.main(["inspect", "eps_128", f"--store={store}", "--split=opt_iml"]) == 2
+    assert "a store has one split" in capsys.readouterr().err
+
+
+def test_a_benchmark_without_a_share_may_be_absent(inspect, tmp_path):
+    path = tmp_path / "mine.gin"
+    shares = {"super_natural_instructions": 1.0, "t5": 0.0, "crossfit": 0.0}
+    path.write_text(f"MixtureSpec.proportions = {shares}\n")
+    content = json.loads(inspect(str(path), "--json"))
+    assert [row["example_share"] for row in content["tasks"]] == [1.0]
 
 
 def test_a_training_sample_is_marked_in_a_pipe(inspect):

@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
-from optiml_jax.main import cli, leakage_store
+from optiml_jax.main import cli, leakage_page, leakage_store
 
 from .commands import prepare, task_file
 
@@ -108,6 +110,92 @@ def test_wording_alone_is_told_apart(check):
     assert json.loads(check("--json", "--inputs_only", *flags))["pairs"] == []
 
 
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory):
+    """A training task with the inputs of two evaluation tasks: one of nine words, one of two."""
+    folder = tmp_path_factory.mktemp("brief")
+    tasks = folder / "tasks"
+    tasks.mkdir()
+    definition = "Read the following text with care and say whether what it says is true or not."
+    nine = [f"The {i} old owls watched {i + 1} foxes near town" for i in range(100, 120)]
+    two = [f"Owl {i}" for i in range(20)]
+    rows = {
+        1: ("Question Answering", [*nine, *nine, *two]),
+        2: ("Textual Entailment", nine),
+        3: ("Textual Entailment", two),
+    }
+    for number, (category, texts) in rows.items():
+        content = task_file(
+            Categories=[category],
+            Source=[f"source {number}"],
+            Definition=[definition],
+            Instances=instances(number, texts),
+        )
+        (tasks / f"task{number:03d}_brief.json").write_text(json.dumps(content))
+    assert cli.main(prepare(tasks, folder / "store")) == 0
+    return folder / "store"
+
+
+def test_instances_shorter_than_a_gram(brief, capsys, tmp_path):
+    flags = ["leakage", f"--store={brief}", "--jobs=1", f"--out={tmp_path / 'out'}", "--json"]
+    assert cli.main(flags) == 0
+    content = json.loads(capsys.readouterr().out)
+    nine, two = sorted(content["pairs"], key=lambda pair: pair["eval"])
+    # The others are held out of the training task.
+    assert (nine["bare_fraction"], nine["verdict"]) == (0.8, "instances")
+    assert (nine["num_whole"], nine["num_too_short"]) == (20, 0)
+    assert (two["fraction"], two["bare_fraction"]) == (1.0, 0.0)
+    assert (two["num_whole"], two["num_too_short"], two["verdict"]) == (0, 20, "too_short")
+    assert (content["num_whole"], content["num_too_short"]) == (20, 20)
+    assert [row["task"] for row in content["short_eval_tasks"]] == [nine["eval"], two["eval"]]
+    page = (tmp_path / "out" / "leakage.html").read_text()
+    assert "40 evaluation instances: 20 compared by their whole input, 20 too short" in page
+    assert "<b>20</b><span>evaluation instances too short to compare</span>" in page
+    assert cli.main(flags[:3]) == 0
+    told = capsys.readouterr().out
+    assert "40 evaluation instances are shorter than a gram: 20 were compared by their" in told
+    assert "only wording overlaps" not in told
+
+
+def test_sigterm_cleans_up(leaky, tmp_path):
+    """A run that is ended from outside while its processes work leaves no file and no warning."""
+    (tmp_path / "tmp").mkdir()
+    program = (
+        "import sys, time\n"
+        "from optiml_jax.bench import leakage\n"
+        "from optiml_jax.main import cli\n"
+        "def wait(self, task):\n"
+        "    print('waits', flush=True)\n"
+        "    time.sleep(60)\n"
+        "    yield\n"
+        "from optiml_jax.main import leakage_store\n"
+        "leakage_store.StoreTexts.trained = wait\n"
+        "if __name__ == '__main__':\n"
+        "    sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    argv = [sys.executable, tmp_path / "program.py", "leakage", f"--store={leaky / 'store'}"]
+    argv += ["--jobs=2", f"--out={tmp_path / 'out'}"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout.readline() == "waits\n"
+        assert os.listdir(tmp_path / "tmp")
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    (line,) = err.strip().splitlines()
+    assert line.startswith("optiml leakage: stopped.")
+    assert os.listdir(tmp_path / "tmp") == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_shares_have_one_format():
+    shown = [leakage_page.format_percent(share) for share in (0.0, 0.0333, 0.1, 1.0)]
+    assert shown == ["0.00", "3.33", "10.0", "100.0"]
+
+
 def test_against_another_store(check, leaky):
     content = json.loads(check(f"--against={leaky / 'store'}", "--json", store="max"))
     verdicts = {pair["train"]: pair["verdict"] for pair in content["pairs"]}
@@ -120,7 +208,8 @@ def test_against_another_store(check, leaky):
 def test_tables(check):
     lines = check().splitlines()
     assert lines[0].startswith("2 training tasks (")
-    assert lines[1] == "1 over 1 % of the sequences"
+    assert lines[1] == "1 over 1 % of the sequences or instances"
+    assert lines[2].startswith("19 evaluation instances are shorter than a gram: ")
     (row,) = (line for line in lines if line.startswith(f"{PREFIX}001_question  {PREFIX}002"))
     assert row.split()[2:5] == ["5.00", "5.00", "20"]
     assert "1 tasks are left out by the split already" in lines
@@ -172,6 +261,7 @@ def test_a_failed_run_leaves_nothing(leaky, tmp_path, capsys, monkeypatch):
     ("flags", "message"),
     [
         ("--n=0", "--n is 0, expected 1 or more"),
+        ("--n=100000", "--n is 100,000, but the longest of the 20 evaluation examples has "),
         ("--threshold=1.5", "--threshold is 1.5, expected a fraction from 0 to below 1"),
         ("--jobs=0", "--jobs is 0"),
         ("--verify=-1", "--verify is -1"),

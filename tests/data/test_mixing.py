@@ -211,6 +211,12 @@ def test_shares_that_sum_to_a_hair_more_than_one_leave_no_negative_rate():
     assert bench_shares(proportions=shares)["reasoning"] == 0
 
 
+def test_a_share_of_nothing_needs_no_tasks():
+    shares = {"flan": 0.5, "t5": 0.5, **dict.fromkeys(("crossfit", "unifiedskg", "mini"), 0.0)}
+    got = bench_shares(proportions=shares, ingredients={"dialogue": 0.0, "exmix": 0.0})
+    assert got == pytest.approx({"flan": 0.5, "t5": 0.5, "reasoning": 0, "replay": 0})
+
+
 def test_a_seqio_mixtures_own_rates_take_ingredients_too():
     rates = {task.name: float(number) for number, task in enumerate(BENCH)}
     spec = mixing.MixtureSpec(ingredients={"replay": 0.5, "reasoning": 0.0})
@@ -253,10 +259,18 @@ def test_bad_fields_of_subsets_and_ingredients(arguments, message):
         ({"num_tasks": 10}, "num_tasks is 10, but the mixture has 9 tasks to choose from"),
         ({"num_clusters": 3}, "num_clusters is 3, but the mixture has tasks of 2 categories"),
         ({"ingredients": {"relpay": 0.0}}, "unknown benchmark 'relpay'. Did you mean 'replay'?"),
-        ({"ingredients": {"dialogue": 0.1}}, r"ingredients \(of this mixture\): unknown benchm"),
+        (
+            {"ingredients": {"dialogue": 0.1}},
+            "ingredients: benchmark 'dialogue' has no training task in this store; present: flan,",
+        ),
+        ({"proportions": {"flan": 1.0, "flna": 0.0}}, "unknown benchmark 'flna'. Did you mean 'fl"),
+        (
+            {"ingredients": {"replay": 0.1}, "ingredients_from": "exmix"},
+            "ingredients_from: benchmark 'exmix' has no training task in this store",
+        ),
         (
             {"ingredients": {"replay": 0.1}, "ingredients_from": "t6"},
-            "ingredients_from .*unknown benchmark 't6'. Did you mean 't5'?",
+            "ingredients_from: unknown benchmark 't6'. Did you mean 't5'?",
         ),
         (
             {
@@ -268,7 +282,7 @@ def test_bad_fields_of_subsets_and_ingredients(arguments, message):
         ),
         (
             {"proportions": {"flan": 0.5, "exmix": 0.2, "crossfit": 0.3}},
-            "benchmarks exmix, crossfit have no training task here; present: flan, reasoning",
+            "benchmarks exmix, crossfit have no training task in this store; present: flan,",
         ),
         (
             {"num_tasks": 1, "proportions": {"flan": 0.5, "t5": 0.5}},

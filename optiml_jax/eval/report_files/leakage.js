@@ -32,7 +32,7 @@
   }
 
   function percent(fraction) {
-    return (100 * fraction).toFixed(fraction >= 0.1 || !fraction ? 1 : 2);
+    return (100 * fraction).toFixed(fraction >= 0.1 ? 1 : 2);
   }
 
   function found() {
@@ -84,6 +84,9 @@
     }
     tell("Sequences", `${pair.count} of ${pair.num_eval}, ${pair.grams_per_example.toFixed(1)} shared grams each`);
     tell("Instances", `${pair.bare_count} of ${pair.num_eval}`);
+    if (pair.num_whole || pair.num_too_short) {
+      tell("Shorter than a gram", `${pair.num_whole} compared by their whole input, ${pair.num_too_short} too short to compare`);
+    }
     if (pair.near_duplicate) {
       const near = pair.near_duplicate;
       tell("Near-duplicates", `${pair.near_duplicates} of ${pair.num_eval}, e.g. ${near.train_example} and ${near.eval_example} (Jaccard ${near.jaccard.toFixed(2)})`);

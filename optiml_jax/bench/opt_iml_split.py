@@ -262,6 +262,7 @@ EVALUATED_SOURCES: Mapping[str, str] = {
     "storycommonsense": "StoryCloze and Glucose: ROCStories (arXiv 1805.06533)",
     "tellmewhy": "StoryCloze and Glucose: ROCStories (arXiv 2106.06132)",
     "atomic": "Defeasible NLI (§5.4), whose premises and hypotheses are ATOMIC's events",
+    "dialogsum": "DailyDialog (§5.4), which is a part of it (arXiv 2105.06762)",
     "essential": "ARC (§5.3) and SciTail (§5.4), made of the same science exams",
     "sciq": "SciTail, whose hypotheses are its questions and answers (§5.4)",
     "web_nlg": "DART (§5.5), which has it as a part (arXiv 2007.02871)",
@@ -296,6 +297,9 @@ SAME_DATA: Mapping[str, tuple[str, str]] = {
     "multi_woz": ("multi_woz_v22", "an edition of MultiWOZ"),
     "roc_stories": ("rocstories", "ROCStories under another name"),
     "xl_wic": ("wic", "its English part is WiC (arXiv 2010.06478)"),
+    "daily_dialog": ("dailydialog", "DailyDialog under another name"),
+    "sgd": ("schema_guided_dstc8", "Schema-Guided Dialogue under another name"),
+    "schema_guided_dialogue": ("schema_guided_dstc8", "Schema-Guided Dialogue under another name"),
 }
 """Data set as a benchmark names it -> (the name that stands for its data, reason)."""
 

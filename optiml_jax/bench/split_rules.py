@@ -251,12 +251,14 @@ class Split:
     ) -> dict[str, Assignment]:
         """Role and level of every task.
 
-        1. Text without instructions trains.
-        2. A task gets what the first row says that matches it.
-        3. A task on the data of an evaluation task leaves, where `shared_data` says so.
-        4. All others get `base`'s or the default. To the rule of `base` on shared data, the tasks
+        1. A task gets what the first row says that matches it.
+        2. A task on the data of an evaluation task leaves, where `shared_data` says so.
+        3. All others get `base`'s or the default. To the rule of `base` on shared data, the tasks
            that rows make validation or test tasks are evaluation tasks too.
-        5. What OPT-IML has from elsewhere leaves, where the split says so.
+        4. What OPT-IML has from elsewhere leaves, where the split says so.
+
+        Text without instructions trains whole or leaves: by a row that evaluates or excludes what
+        it is named after, or for its data; no default takes it out.
 
         Args:
             official: the benchmark's own lists, for a split that is `by_lists`.
@@ -288,9 +290,9 @@ class Split:
         asking = [spec for spec in specs if spec.instruction_kind != "text"]
         split = self._with_lists(asking, official)
         split._check_benchmarks(asking)
-        placed = {spec.name: row for spec in asking if (row := split._placed(spec)) is not None}
+        placed = {spec.name: row for spec in specs if (row := split._placed(spec)) is not None}
         if self.shared_data is not None:
-            placed |= self.shared_data.leave(asking, placed)
+            placed |= self.shared_data.leave(specs, placed)
         rest = {}
         if (base := self.base) is not None:
             if base.shared_data is not None:
@@ -359,6 +361,11 @@ class Split:
         if row is None:
             return None
         category, exception = self._category(spec)
+        if spec.instruction_kind == "text":
+            if row.role == "train":
+                return dataclasses.replace(TEXT, reason=row.reason, category=category)
+            why = "evaluated data: " if row.role in EVALUATED else ""
+            return Assignment("excluded", "", why + row.reason, category)
         return Assignment(
             row.role,
             row.level,

@@ -62,6 +62,22 @@ def store_notes(split: splits.Split, index: Mapping[str, Any], where: str) -> li
     return _level_notes(split, (row["level"] for row in rows), f"of {where}")
 
 
+def text_notes(index: Mapping[str, Any], where: str) -> list[str]:
+    """Of a store that was written: text that trains beside tasks that are evaluated."""
+    texts = [
+        row["spec"]["name"]
+        for row in index["tasks"]
+        if row["spec"]["instruction_kind"] == "text" and row["role"] == "train"
+    ]
+    if not texts or all(row["role"] not in splits.EVALUATED for row in index["tasks"]):
+        return []
+    return [
+        f"text without instructions trains whole ({len(texts):,} in all, first '{texts[0]}'). A"
+        " split knows of its data only the names of folder and file; `optiml leakage"
+        f" --store={where}` compares it with the evaluated tasks."
+    ]
+
+
 def change_note(split: splits.Split, index: Mapping[str, Any]) -> list[str]:
     """Of an update: the file has other rows than when the store was written."""
     before = index.get("render", {}).get("split_digest", "")
@@ -116,15 +132,15 @@ def check_beside(
     if split.base is None or split.base.shared_data is None:
         return
     beside = [
-        (catalog.TaskSpec.from_json(row["spec"]), row["role"], row["level"])
+        (catalog.TaskSpec.from_json(row["spec"]), row["role"])
         for row in index.get("tasks", ())
         if row["spec"]["benchmark"] not in benchmarks
     ]
-    here = [(spec, one.role, one.level) for spec, one in given.values()]
+    here = [(spec, one.role) for spec, one in given.values()]
     for some, others in ((here, beside), (beside, here)):
         # Rows that say train are exceptions that the user wants.
-        trained = [s for s, role, level in some if role == "train" and level and not split.find(s)]
-        rule = _only([spec for spec, role, _ in others if role in splits.EVALUATED])
+        trained = [spec for spec, role in some if role == "train" and not split.find(spec)]
+        rule = _only([spec for spec, role in others if role in splits.EVALUATED])
         for spec, source, task in rule.shared(trained):
             raise InputError(
                 f"split '{split.name}': '{spec.name}' trains on the data of '{source}', and"
@@ -147,9 +163,9 @@ def _shared_notes(
     """Of a file without a rule on shared data: training tasks on the data of an evaluated task."""
     if split.base is not None and split.base.shared_data is not None:
         return []
-    levels = {spec.name: one.level for spec, one in placed if one.role == "train"}
+    training = {spec.name for spec, one in placed if one.role == "train"}
     rule = _only([spec for spec, one in placed if one.role in splits.EVALUATED])
-    found = list(rule.shared(spec for spec in trained if levels.get(spec.name)))
+    found = list(rule.shared(spec for spec in trained if spec.name in training))
     if not found:
         return []
     spec, source, task = found[0]

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import dataclasses
 import json
 import pathlib
 
@@ -217,11 +218,15 @@ def test_a_split_of_another_benchmark_is_refused(rows):
 
 
 def test_text_without_instructions_trains_under_any_split(rows):
-    spec = rows["flan__rte"].to_spec()
-    text = catalog.TaskSpec(
-        **{**spec.to_json(), "name": "replay__text", "benchmark": "replay",
-           "instruction_kind": "text"}
-    )  # fmt: skip
+    text = dataclasses.replace(
+        rows["flan__rte"].to_spec(),
+        name="replay__text",
+        original_name="text",
+        benchmark="replay",
+        category="Plain Text",
+        sources=("text",),
+        instruction_kind="text",
+    )
     for split in splits.SPLITS:
         (one,) = splits.assign([text], split).values()
         assert (one.role, one.level) == ("train", "")

@@ -300,3 +300,53 @@ def test_data_that_the_file_evaluates_leaves_in_every_benchmark(tmp_path, split)
     assert found["task001_a"][0] == "excluded"
     assert found["task002_b"][0] == "train"
     assert "gigaword" in store_lib.open_store(store).tasks[0].reason
+
+
+def write_dialogues(folder):
+    for name in ("dailydialog/train", "dialogsum.dev", "own"):
+        path = folder / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"turns": ["Hello there", "Hi!"]}\n')
+    return folder
+
+
+def text_roles(store):
+    return {t.spec.original_name: (t.role, t.reason) for t in store_lib.open_store(store).tasks}
+
+
+def test_text_named_after_evaluated_data_does_not_train(task_dir, tmp_path, capsys):
+    """DailyDialog is evaluated by OPT-IML, and DialogSum holds it."""
+    folder = write_dialogues(tmp_path / "dialogues")
+    store = tmp_path / "store"
+    command = ["prepare", "dialogue", f"--data_dir={folder}", f"--out={store}"]
+    assert cli.main([*command, "--vocabulary=small", "--vocab_size=264"]) == 0
+    found = text_roles(store)
+    assert {name: role for name, (role, _) in found.items()} == {
+        "dailydialog/train": "excluded",
+        "dialogsum.dev": "excluded",
+        "own": "train",
+    }
+    assert "DailyDialog (§5.4), which is a part of it" in found["dialogsum.dev"][1]
+    assert "leakage" not in capsys.readouterr().err
+    # Beside evaluated tasks the rest is named.
+    assert cli.main(["prepare", "super_natural_instructions", *prepare(task_dir, store)[2:]]) == 0
+    told = capsys.readouterr().err
+    assert f"`optiml leakage --store={store}`" in told
+    assert "(1 in all, first 'dialogue__own')" in told
+
+
+def test_rows_of_a_file_place_text(tmp_path, split):
+    """What rows evaluate or exclude leaves; a row may train it; no default takes it out."""
+    folder = write_dialogues(tmp_path / "dialogues")
+    store = tmp_path / "store"
+    rows = (
+        "test\tfully_held_out\tsource\tdailydialog\tasked\n",
+        "train\t\tname\tdialogue__dialogsum*\tcompared by hand\n",
+        "excluded\t\tdefault\t\tothers\n",
+    )
+    command = ["prepare", "dialogue", f"--data_dir={folder}", f"--out={store}", split(*rows)]
+    assert cli.main([*command, "--vocabulary=small", "--vocab_size=264"]) == 0
+    found = text_roles(store)
+    assert found["dailydialog/train"] == ("excluded", "evaluated data: asked")
+    assert found["dialogsum.dev"] == ("train", "compared by hand")
+    assert found["own"][0] == "train"

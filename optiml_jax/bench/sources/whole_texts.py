@@ -4,6 +4,9 @@
 the folder. A text is its record's only reference and the input is empty, so that loss is on all of
 it (`instruction_kind` "text"). Nothing is held out: such text is not evaluated.
 
+Its data sets are the names of its folders and of the file, up to the first dot: a split leaves out
+`dailydialog/train.jsonl` or `dailydialog.train.jsonl` where it evaluates DailyDialog.
+
 Rows without text are dropped, counted and reported.
 
 Source: OPT-IML (arXiv 2212.12017) §3.1, Table 6; §4.5, §4.7.
@@ -100,7 +103,8 @@ def _bench_task(
     form: Format,
     on_skip: Callable[[str], None],
 ) -> catalog.BenchTask:
-    name = path.relative_to(folder).with_suffix("").as_posix()
+    relative = path.relative_to(folder)
+    name = relative.with_suffix("").as_posix()
     num_examples = num_dropped = 0
     ids: set[str] = set()
     for one in form.texts(path):
@@ -120,7 +124,7 @@ def _bench_task(
         benchmark=benchmark,
         category=taxonomy.canonical_category(form.category),
         instruction_kind="text",
-        sources=(name,),
+        sources=tuple(dict.fromkeys(part.split(".")[0] for part in relative.parts)),
         metric="rouge_l",
         input_languages=(),
         output_languages=(),

@@ -84,7 +84,7 @@ class MixtureSpec:
         _check_count("eps", self.eps, "examples", "no cap")
         _check_count("num_tasks", self.num_tasks, "tasks", "all")
         _check_count("num_clusters", self.num_clusters, "categories", "all")
-        if not _is_whole(self.subset_seed) or self.subset_seed < 0:
+        if not is_whole(self.subset_seed) or self.subset_seed < 0:
             raise InputError(
                 f"MixtureSpec.subset_seed is {self.subset_seed!r}, expected a whole number of 0 or"
                 " more."
@@ -146,7 +146,8 @@ def describe(settings: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Whether a setting is a whole number; True and 1.0 are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -156,7 +157,7 @@ def _is_share(value: Any) -> bool:
 
 
 def _check_count(name: str, value: Any, unit: str, none: str) -> None:
-    if value is not None and (not _is_whole(value) or value < 1):
+    if value is not None and (not is_whole(value) or value < 1):
         raise InputError(
             f"MixtureSpec.{name} is {value!r}, expected a whole number of {unit}, 1 or more, or"
             f" None for {none}."

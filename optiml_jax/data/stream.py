@@ -61,10 +61,12 @@ class StreamConfig:
         packing.check_packing(self.packing, "StreamConfig")
         if self.loss_on not in LOSS_ON:
             raise errors.unknown("loss_on", self.loss_on, LOSS_ON, "StreamConfig")
-        for name in ("feature_length", "batch_size"):
+        for name, least in (("feature_length", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"StreamConfig.{name} is {value!r}, expected 1 or more.")
+            if not mixing.is_whole(value) or value < least:
+                raise InputError(
+                    f"StreamConfig.{name} is {value!r}, expected a whole number, {least} or more."
+                )
 
 
 class TrainStream:

@@ -56,9 +56,6 @@ COMMANDS = {
     "report": report,
 }
 
-PATHS = (*completion.FOLDERS, "FILE")
-"""Metavars of flags whose values are files or folders."""
-
 DESCRIPTION = """\
 OPT-IML in JAX: instruction meta-learning from task files to scores at three levels of
 generalization.
@@ -132,7 +129,7 @@ def _check_paths(args: argparse.Namespace) -> None:
     """Refuses empty names of files and folders: they would stand for the working directory."""
     for action in args.parser._actions:
         value = getattr(args, action.dest, None)
-        is_path = action.option_strings and action.metavar in PATHS
+        is_path = action.option_strings and action.metavar in completion.PATHS
         if is_path and isinstance(value, str) and not value.strip():
             flag = action.option_strings[-1]
             raise InputError(f"{flag} is {value!r}, expected the name of a file or folder.")

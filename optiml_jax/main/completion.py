@@ -21,8 +21,8 @@ optiml completion fish > ~/.config/fish/completions/optiml.fish
 """
 
 SHELLS = ("bash", "zsh", "fish")
-FOLDERS = ("DIR", "STORE", "MODEL_DIR")
-"""Metavars of flags whose values are folders."""
+PATHS = ("DIR", "STORE", "MODEL_DIR", "EVAL_DIR", "FILE")
+"""Metavars of flags whose values are files or folders."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _words(
             continue
         takes_value = action.nargs != 0
         metavar = str(action.metavar or "")
-        is_path = takes_value and any(word in FOLDERS for word in re.split(r"\W", metavar))
+        is_path = takes_value and any(word in PATHS for word in re.split(r"\W", metavar))
         is_path = is_path or action.dest == "gin_file"
         options = [word for word in action.option_strings if word.startswith("--")]
         found += [

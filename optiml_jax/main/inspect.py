@@ -205,8 +205,14 @@ def _mixture_content(args: argparse.Namespace, store: Any, filters: Any) -> dict
     content = inspect_content.mixture_content(
         *(store, name, dataclasses.replace(spec, **_rate_settings(args)), filters, rows),
         feature_length=2048 if args.feature_length is None else args.feature_length,
+        progress=_progress if sys.stderr.isatty() else lambda done, total: None,
     )
     return {"mixture_file": file, **content}
+
+
+def _progress(done: int, total: int) -> None:
+    text = f"\r{done:,} of {total:,} rows" if done < total else "\r".ljust(40) + "\r"
+    print(text, end="", file=sys.stderr, flush=True)
 
 
 def _check_usage(args: argparse.Namespace) -> None:

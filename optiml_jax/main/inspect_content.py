@@ -102,17 +102,19 @@ def mixture_content(
     filters: Filters,
     num_rows: int | None = None,
     feature_length: int = 2048,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Effective shares of a mixture; filters choose what is listed, not what is mixed.
 
     Args:
         num_rows: rows of training (steps x batch size) for which epochs are counted; None for no
             epochs.
+        progress: told how many of these rows are counted.
     """
     shares = summary.mixture_shares(store, name, spec, feature_length)
     drawn = None
     if num_rows is not None:
-        drawn = drawn_examples(store, name, spec, num_rows, feature_length)
+        drawn = drawn_examples(store, name, spec, num_rows, feature_length, progress)
     kept = filters.apply(shares, dataclasses.asdict, f"store '{store.path}', trained tasks")
     tasks = [
         {"name": share.task, **{k: v for k, v in dataclasses.asdict(share).items() if k != "task"}}
@@ -145,6 +147,7 @@ def drawn_examples(
     spec: mixing.MixtureSpec,
     num_rows: int,
     feature_length: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, int]:
     """Examples that the first `num_rows` rows of training hold, by task, from the plan itself."""
     from optiml_jax.data import stream  # Grain takes a second to import.
@@ -166,6 +169,7 @@ def drawn_examples(
         rows = source.examples(step)[: num_rows - step * rows_a_step]
         numbers = np.concatenate(rows) % len(counts)
         counts += np.bincount(numbers, minlength=len(counts))
+        progress(min((step + 1) * rows_a_step, num_rows), num_rows)
     return {
         task.name: int(counts[task.first_example : task.first_example + task.num_train].sum())
         for task in source.tasks

@@ -121,10 +121,18 @@ def members_content(
     for benchmark, share in shares.items():
         if not filters.given or benchmark in benchmarks:
             benchmarks.setdefault(benchmark, {"num_tasks": 0})["example_share"] = share
+    notes = split_file.notes(found, [row.to_spec() for row in table]) if found.rules else []
+    trained = {task.benchmark for task in tasks}
+    asked = [name for name, share in shares.items() if share and name in catalog_table.BENCHMARKS]
+    if absent := [name for name in asked if name not in trained]:
+        notes.append(
+            f"{file} gives shares to {', '.join(absent)}, of which split '{found.name}' trains on"
+            " no task: a store under this split has nothing to fill them."
+        )
     return {
         "mixture_file": file,
         "split": found.name,
-        "notes": split_file.notes(found, [row.to_spec() for row in table]) if found.rules else [],
+        "notes": notes,
         "settings": spec.to_json(),
         "num_tasks": len(drawn),
         "num_catalog_tasks": len(tasks),

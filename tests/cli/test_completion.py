@@ -102,6 +102,9 @@ def test_macros_of_the_gin_files(ask):
 def test_benchmarks_and_splits(ask, tmp_path):
     assert ask("optiml", "prepare", "mi") == ["mini"]
     assert "opt_iml" in ask("optiml", "prepare", "mini", "--split", "=", "opt")
+    (tmp_path / "opt_own.tsv").touch()
+    words = ask("optiml", "prepare", "mini", "--split", "=", "opt_", cwd=tmp_path)
+    assert {"opt_iml", "opt_own.tsv"} <= {*words}
     assert ask("optiml", "inspect", "--level=fully_h") == ["--level=fully_held_out"]
     assert ask("optiml", "completion", "z") == ["zsh"]
 

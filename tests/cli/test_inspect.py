@@ -198,6 +198,11 @@ def test_a_mixture_under_any_split(capsys, tmp_path):
         assert content["num_catalog_tasks"] == len(rows)
         trained = {row["benchmark"] for row in content["tasks"]}
         assert trained & {"flan", "t5"} == names
+    # A share that no task of the split can fill is named.
+    assert cli.main(["inspect", "opt_iml", f"--split={own}"]) == 0
+    assert "gives shares to flan, of which split 'own' trains on no task" in capsys.readouterr().err
+    assert cli.main(["inspect", "opt_iml"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_store_has_one_split(capsys, store):

@@ -217,3 +217,7 @@ def test_bad_requests(store, tasks):
         stream.StreamConfig(packing="first-fit")
     with pytest.raises(InputError, match="batch_size is 0"):
         stream.StreamConfig(batch_size=0)
+    with pytest.raises(InputError, match="batch_size is True, expected a whole number, 1 or more"):
+        stream.StreamConfig(batch_size=True)
+    with pytest.raises(InputError, match=r"seed is 1\.5, expected a whole number, 0 or more"):
+        stream.StreamConfig(seed=1.5)

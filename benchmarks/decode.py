@@ -12,11 +12,11 @@ a new token of all rows: our time less that of a prefill, over 63.
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import time
 from typing import Any
+
+import conditions
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -110,48 +110,10 @@ def measure(shape: str, pairs: int) -> dict:
     }
 
 
-def conditions() -> dict:
-    """Versions and machine."""
-    import jax
-    import torch
-    import transformers
-
-    return {
-        "commit": _commit(),
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "dtype": "float32",
-        "batch": BATCH,
-        "prompt": PROMPT,
-        "new": NEW,
-        "seed": 0,
-    }
-
-
 def _seconds(call) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
-
-
-def _cpu() -> str:
-    with open("/proc/cpuinfo") as lines:
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, check=False, cwd=os.path.dirname(os.path.abspath(__file__)),
-    )  # fmt: skip
-    return done.stdout.strip() or "unknown"
 
 
 def main() -> None:
@@ -163,12 +125,22 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5, help="alternating pairs (default 5)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    told = conditions()
+    import torch
+
+    told = conditions.measured(
+        *("jax", "torch", "transformers"),
+        torch_threads=torch.get_num_threads(),
+        dtype="float32",
+        batch=BATCH,
+        prompt=PROMPT,
+        new=NEW,
+        seed=0,
+    )
     rows = [measure(shape, args.pairs) for shape in args.shapes.split(",")]
     if args.json:
         print(json.dumps({**told, "results": rows}))
         return
-    print(", ".join(f"{name}: {value}" for name, value in told.items()))
+    print(conditions.shown(told))
     print(
         f"{'shape':6}{'ours':>10}{'transformers':>14}{'ratio':>8}{'step':>11}{'prefill':>10}{'same':>7}"
     )

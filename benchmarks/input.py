@@ -2,21 +2,24 @@
 
     python benchmarks/input.py --store=STORE[,STORE] [--data_dir=DIR --seqio_tasks=10,200] [--json]
 
-Each measurement is a fresh process; stores and packings take turns, `--repeats` times. Tokens are
-real ones (padding is not counted). With two stores of different numbers of tasks the last lines
-say how far first batch and memory depend on it (goal: 20 %). SeqIO reads the first tasks of DIR
-through `optiml_jax.tasks.register`, its shuffle buffer set to min(1000, examples of the task),
-packed by its own converter to the same length.
+Without a store the mini benchmark's is prepared and measured. Each measurement is a fresh process;
+stores and packings take turns, `--repeats` times. Tokens are real ones (padding is not counted).
+With stores of different numbers of tasks the last lines say how far first batch and memory depend
+on it (goal: 20 %). SeqIO reads the first tasks of DIR through `optiml_jax.tasks.register`, its
+shuffle buffer set to min(1000, examples of the task), packed by its own converter to the same
+length.
 """
 
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+
+import conditions
 
 BATCH_ROWS = 16
 MEASURED = (
@@ -123,12 +126,12 @@ def _fresh(arguments: list[str]) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, check=False, cwd=os.path.dirname(os.path.abspath(__file__)),
-    )  # fmt: skip
-    return done.stdout.strip() or "unknown"
+def _mini(folder: str) -> str:
+    """A store of the embedded benchmark."""
+    store = os.path.join(folder, "mini")
+    command = [sys.executable, "-m", "optiml_jax", "prepare", "mini", f"--out={store}"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    return store
 
 
 def compare(rows: list[dict]) -> dict:
@@ -168,7 +171,7 @@ def main() -> None:
     )
     parser.add_argument("--store", default="", help="prepared stores, comma-separated")
     parser.add_argument("--data_dir", help="task files, for SeqIO's mixture")
-    parser.add_argument("--seqio_tasks", default="10,50", help="numbers of tasks (default 10,50)")
+    parser.add_argument("--seqio_tasks", default="10,50,200", help="numbers, default 10,50,200")
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--seconds", type=float, default=5.0, help="of streaming (default 5)")
     parser.add_argument("--repeats", type=int, default=3, help="of the stores' part (default 3)")
@@ -186,29 +189,24 @@ def main() -> None:
         print(json.dumps(result))
         return
     shape = [f"--length={args.length}", f"--seconds={args.seconds}"]
-    stores = [store for store in args.store.split(",") if store]
-    rows = [
-        _fresh(["--child=store", f"--store={store}", f"--packing={packing}", *shape])
-        for _ in range(args.repeats)
-        for store in stores
-        for packing in ("greedy", "first_fit")
-    ]
+    measured = conditions.measured("seqio", length=args.length, rows_a_batch=BATCH_ROWS, seed=0)
+    with tempfile.TemporaryDirectory() as scratch:
+        stores = [store for store in args.store.split(",") if store] or [_mini(scratch)]
+        rows = [
+            _fresh(["--child=store", f"--store={store}", f"--packing={packing}", *shape])
+            for _ in range(args.repeats)
+            for store in stores
+            for packing in ("greedy", "first_fit")
+        ]
     seqio_rows = []
     for number in args.seqio_tasks.split(",") if args.data_dir else []:
         child = ["--child=seqio", f"--data_dir={args.data_dir}", f"--num_tasks={number}", *shape]
         seqio_rows.append(_fresh(child))
     found = compare(rows)
-    conditions = {
-        "commit": _commit(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "python": platform.python_version(),
-        "length": args.length,
-        "rows_a_batch": BATCH_ROWS,
-    }
     if args.json:
-        print(json.dumps({**conditions, **found, "runs": rows, "seqio": seqio_rows}))
+        print(json.dumps({**measured, **found, "runs": rows, "seqio": seqio_rows}))
         return
-    print(", ".join(f"{name}: {value}" for name, value in conditions.items()))
+    print(conditions.shown(measured))
     print(f"medians of {args.repeats} for the stores")
     print(
         f"{'packing':10}{'stored':>8}{'trained':>8}{'first batch':>13}{'CPU':>9}{'GiB then':>10}"

@@ -3,31 +3,41 @@
     python benchmarks/leakage.py super_natural_instructions --data_dir=DIR [--json]
 
 Two stores are prepared from the folder: one that trains on every task, held-out categories and
-copies of suites included, and one under the split `opt_iml`, whose first 60 validation and test
-tasks are evaluated. The command runs as a user runs it, `--jobs` processes; memory is the
+copies of suites included, and one under the benchmark's default split, of which 60 tasks are
+evaluated: its validation and test tasks, then tasks that it excludes. The command runs as a user
+runs it, `--jobs` processes; memory is the
 proportional share (PSS) of all its processes together, sampled ten times a second, so that mapped
 files count once. Goals: 10 minutes and 4 GB on 2 cores.
 """
 
 import argparse
+import dataclasses
 import json
-import os
 import pathlib
-import platform
 import subprocess
 import sys
 import tempfile
 import time
+
+import conditions
 
 # setup.py maps the folder tasks/ to this name, which pyright does not know.
 from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeAccessIssue]
 from optiml_jax.bench import splits
 from optiml_jax.data import prepare, vocabularies
 
+ORDER = ("validation", "test", "excluded", "train")
+
 
 def make_stores(args: argparse.Namespace, folder: pathlib.Path) -> tuple[int, list[str]]:
     """Prepares both stores; returns the number of training tasks and the evaluated tasks."""
-    tasks, under_split = declarations.read(args.benchmark, args.data_dir, "opt_iml")
+    tasks, under_split = declarations.read(args.benchmark, args.data_dir)
+    names = sorted(under_split, key=lambda name: (ORDER.index(under_split[name].role), name))
+    chosen = [name for name in names if under_split[name].role != "train"][: args.num_eval]
+    evaluated = {
+        name: dataclasses.replace(one, role="test" if name in chosen else one.role)
+        for name, one in under_split.items()
+    }
     everything = {
         task.spec.name: splits.Assignment(
             "train", "fully_supervised", "all train", task.spec.category
@@ -36,11 +46,9 @@ def make_stores(args: argparse.Namespace, folder: pathlib.Path) -> tuple[int, li
     }
     vocabulary = vocabularies.gpt2_vocabulary()
     config = prepare.PrepareConfig()
-    for name, assignments in (("train", everything), ("evaluated", under_split)):
+    for name, assignments in (("train", everything), ("evaluated", evaluated)):
         prepare.prepare_store(tasks, assignments, folder / name, vocabulary, config)
-    roles = ("validation", "test")
-    chosen = [name for name, one in sorted(under_split.items()) if one.role in roles]
-    return len(tasks), chosen[: args.num_eval]
+    return len(tasks), chosen
 
 
 def pss_of(process: int) -> int:
@@ -88,30 +96,30 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict:
         "peak_gb": round(peak / 1e9, 2),
         **{name: content[name] for name in (*counts, "num_false_hits", "num_verified_pairs")},
         "jobs": args.jobs,
-        "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
-        "python": platform.python_version(),
     }
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("benchmark")
+    parser.add_argument("benchmark", nargs="?", default="mini")
     parser.add_argument("--data_dir")
     parser.add_argument("--num_eval", type=int, default=60)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     args, args.more = parser.parse_known_args()
+    measured = conditions.measured(seed=0)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(args, pathlib.Path(folder))
+        found = measured | measure(args, pathlib.Path(folder))
     if args.json:
         print(json.dumps(found))
         return
+    print(conditions.shown(measured))
     print(
         f"{found['num_train_tasks']:,} training tasks ({found['num_train_examples']:,} examples)"
         f" x {found['num_eval_tasks']:,} evaluation tasks ({found['num_eval_examples']:,}"
         f" examples): {found['seconds']} s (goal 600), {found['peak_gb']} GB (goal 4);"
-        f" {found['jobs']} processes on {found['machine']}"
+        f" {found['jobs']} processes"
     )
     print(
         f"{found['num_pairs']:,} pairs, {found['num_overlapping_pairs']:,} overlap,"

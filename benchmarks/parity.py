@@ -19,9 +19,9 @@ import argparse
 import dataclasses
 import functools
 import json
-import platform
 from typing import Any
 
+import conditions
 import jax
 import numpy as np
 
@@ -251,21 +251,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    import torch
-    import transformers
-
+    measured = conditions.measured("jax", "torch", "transformers", seed=args.seed)
     cases = dict(VARIANTS)
     for size in filter(None, args.sizes.split(",")):
         settings = huggingface_config.to_hf(model_config.published(size), "float32")
         cases[size] = {name: settings[name] for name in (*SMALL, "do_layer_norm_before")}
     report: dict = {
         "models": {name: compare(settings, args.seed) for name, settings in cases.items()},
-        "versions": {
-            "jax": jax.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "python": platform.python_version(),
-        },
+        "conditions": measured,
     }
     if args.json:
         print(json.dumps(report))
@@ -278,7 +271,7 @@ def main() -> None:
                 if isinstance(value, float)
                 else f"  {key + ':':<42} {value}"
             )
-    print(report["versions"])
+    print(conditions.shown(measured))
 
 
 if __name__ == "__main__":

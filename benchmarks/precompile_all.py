@@ -11,12 +11,13 @@ import argparse
 import hashlib
 import importlib.metadata
 import json
-import pathlib
 import re
 import subprocess
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import conditions
+
+ROOT = conditions.ROOT
 PODS = ROOT / "gin" / "pods"
 RESULTS = ROOT / "docs" / "results" / "precompile"
 GUIDE = ROOT / "docs" / "precompile.md"
@@ -64,15 +65,6 @@ def compile_recipe(name: str, topology: str) -> dict:
     if done.returncode not in (0, 1) or not done.stdout:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout)
-
-
-def commit() -> str:
-    """The commit that is compiled, with a + where the tree has changes beside it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
-    return done.stdout.strip() or "unknown"
 
 
 def table() -> str:
@@ -133,7 +125,7 @@ def main() -> None:
             print(f"{name}: done before")
             continue
         content = compile_recipe(name, topology)
-        content |= {"name": name, "digest": key, "commit": commit()}
+        content |= {"name": name, "digest": key, "commit": conditions.commit()}
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
         partial.rename(path)

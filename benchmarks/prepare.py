@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import pathlib
-import platform
 import random
 import resource
 import shutil
@@ -25,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import conditions
 
 ENCODE = """
 import sys, time
@@ -117,27 +118,27 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict:
         "runs_after_kill": args.kills,
         "tasks": len(index["tasks"]),
         "tokens": made,
-        "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
-        "python": platform.python_version(),
     }
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("benchmark")
+    parser.add_argument("benchmark", nargs="?", default="mini")
     parser.add_argument("--data_dir")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     args, args.more = parser.parse_known_args()
+    measured = conditions.measured("tokenizers", seed=args.seed)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(args, pathlib.Path(folder))
+        found = measured | measure(args, pathlib.Path(folder))
     if args.json:
         print(json.dumps(found))
         return
-    print(f"{found['tasks']:,} tasks, {found['tokens']:,} tokens; {found['machine']}")
+    print(conditions.shown(measured))
+    print(f"{found['tasks']:,} tasks, {found['tokens']:,} tokens")
     print(
         f"prepare / tokenizers alone, per CPU-second: {found['ratio']:.2f}"
         f" of {found['ratios']} (goal 0.70)"

@@ -22,7 +22,6 @@ import hashlib
 import json
 import os
 import pathlib
-import platform
 import random
 import shutil
 import statistics
@@ -32,6 +31,7 @@ import tempfile
 import time
 import tracemalloc
 
+import conditions
 import numpy as np
 
 FULL_BENCH_EXAMPLES = 18_000_000
@@ -266,6 +266,7 @@ def measure_prepare(data_dir: pathlib.Path, out: pathlib.Path, num_shards: int) 
 
 def prepare_report(args: argparse.Namespace) -> dict:
     """One run, and one with nothing left to do, for every number of tasks."""
+    measured = conditions.measured("tokenizers", seed=args.seed)
     results = []
     for number in sorted(int(number) for number in args.prepare.split(",")):
         with tempfile.TemporaryDirectory(dir=args.dir, prefix="optiml_scale_") as scratch:
@@ -274,18 +275,13 @@ def prepare_report(args: argparse.Namespace) -> dict:
             for run in ("first", "again"):
                 found = measure_prepare(data_dir, out, args.num_shards)
                 results.append({"run": run, **found})
-    return {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "python": platform.python_version(),
-        "seed": args.seed,
-        "results": results,
-    }
+    return {"conditions": measured, "results": results}
 
 
 def prepare_text(report: dict) -> str:
     """The report on `optiml prepare` as a table."""
     lines = [
-        f"seed {report['seed']}, {report['machine']}, Python {report['python']}",
+        conditions.shown(report["conditions"]),
         f"{'run':8}{'tasks':>7}{'examples':>11}{'Mtokens':>9}{'shards':>8}{'seconds':>9}"
         f"{'CPU':>9}{'most MB':>9}",
     ]
@@ -322,6 +318,7 @@ def main() -> None:
         report = prepare_report(args)
         print(json.dumps(report) if args.json else prepare_text(report))
         return
+    measured = conditions.measured("grain", tasks=args.tasks, length=LENGTH, seed=args.seed)
     results = []
     for number in sorted(int(number) for number in args.examples.split(",")):
         folder = pathlib.Path(tempfile.mkdtemp(dir=args.dir, prefix="optiml_scale_"))
@@ -332,13 +329,7 @@ def main() -> None:
                 results.append({"examples": number, "packing": packing, **made, **found})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    report = {
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "python": platform.python_version(),
-        "tasks": args.tasks,
-        "seed": args.seed,
-        "results": results,
-    }
+    report: dict = {"conditions": measured, "results": results}
     greedy = [row for row in results if row["packing"] == "greedy"]
     if len(greedy) > 1:
         cost = per_example(greedy[0], greedy[-1])
@@ -358,8 +349,7 @@ def main() -> None:
 def as_text(report: dict) -> str:
     """The report as a table."""
     lines = [
-        f"{report['tasks']:,} tasks, seed {report['seed']}, rows of {LENGTH},"
-        f" {report['machine']}, Python {report['python']}",
+        conditions.shown(report["conditions"]),
         f"{'examples':>12}{'packing':>11}{'disk MB':>9}{'open':>8}{'first batch':>13}"
         f"{'memory MB then':>16}{'streaming':>11}{'Mtok/s':>8}{'fill':>7}{'block':>9}{'MB':>5}",
     ]

@@ -16,12 +16,13 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from typing import Any
+
+import conditions
 
 SHAPES = {
     # About 11 M parameters on both sides, 8 rows of 512. T5X's feed-forward block is gated: its 512
@@ -319,6 +320,7 @@ def main() -> None:
         serve(args)
         return
     sides = ["ours", *([args.peer] if args.peer != "none" else [])]
+    measured = conditions.measured("jax", seed=args.seed)
     workers = {side: Worker(side) for side in sides}
     for turn in range(args.rounds):
         for side in sides if turn % 2 == 0 else sides[::-1]:
@@ -328,8 +330,7 @@ def main() -> None:
         "tokens_per_step": tokens,
         "num_params": workers["ours"].start["num_params"],
         "rounds": args.rounds,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
+        **measured,
     }
     for side, worker in workers.items():
         seconds = worker.median("seconds")

@@ -7,11 +7,13 @@ docs/mini_benchmark.md. `python -m optiml_jax.tasks.mini DIR` writes the files; 
 """
 
 import atexit
+import dataclasses
 import functools
 import pathlib
 import shutil
 import tempfile
 
+from optiml_jax.bench import catalog
 from optiml_jax.bench.sources import super_natural_instructions as reader
 
 from ..declaration import Benchmark, ReadResult, Request
@@ -26,7 +28,15 @@ def _read(request: Request) -> ReadResult:
     tasks = []
     for folder, benchmark in BENCHMARKS.items():
         tasks += reader.read(root / folder, request.skip_bad, request.on_skip, benchmark)
+    if request.data_dir is None:
+        # A store names no folder that is gone when it is written.
+        tasks = [_below(task, root) for task in tasks]
     return ReadResult(tasks)
+
+
+def _below(task: catalog.BenchTask, root: pathlib.Path) -> catalog.BenchTask:
+    path = pathlib.Path(task.spec.path).relative_to(root).as_posix()
+    return dataclasses.replace(task, spec=dataclasses.replace(task.spec, path=path))
 
 
 @functools.cache

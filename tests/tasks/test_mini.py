@@ -247,3 +247,10 @@ def test_the_page_shows_real_samples_and_counts(mini):
         if number.isdigit()
     }
     assert told == dict(counted)
+
+
+def test_no_spec_names_the_temporary_folder(mini):
+    """What a store keeps of a task is the same in every process."""
+    paths = {task.spec.path for task, _ in mini.values()}
+    assert "tasks/analogy_kind.json" in paths
+    assert not any(path.startswith("/") for path in paths)

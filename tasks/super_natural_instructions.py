@@ -39,11 +39,11 @@ def _read(request: Request) -> ReadResult:
     folder = request.folder()
     return ReadResult(
         tasks=reader.read(folder, request.skip_bad, request.on_skip),
-        official=_lists(folder),
+        official=official_lists(folder),
     )
 
 
-def _lists(folder: pathlib.Path) -> splits.OfficialLists | None:
+def official_lists(folder: pathlib.Path) -> splits.OfficialLists | None:
     """The lists beside the tasks; only a split by them minds lists that cannot be used."""
     try:
         return reader.read_official_lists(folder)
@@ -73,7 +73,7 @@ def _task(opened: tfds_rows.TfdsRows, split: str) -> tuple[Mapping[str, Any], st
 
 def _official(lists: Mapping[str, Any], where: str) -> splits.OfficialLists:
     train, test, excluded, dev = (tuple(lists[x]) for x in ("train", "test", "excluded", "dev"))
-    return splits.OfficialLists(where, train, test, excluded, dev)
+    return splits.OfficialLists(where, train, test, excluded, dev, problem=lists.get("problem", ""))
 
 
 BENCHMARK = Benchmark(

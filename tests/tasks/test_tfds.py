@@ -181,3 +181,16 @@ def test_a_damaged_file_is_named(folders, tmp_path):
 def test_a_benchmark_that_tfds_does_not_have(tmp_path):
     with pytest.raises(InputError, match="no data of benchmark 'crossfit'"):
         tasks.read("crossfit", tmp_path, tfds_data_dir=tmp_path)
+
+
+def test_lists_that_cannot_be_used_concern_the_official_split_alone(tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    files, prepared = tmp_path / "files", tmp_path / "tfds"
+    (files / "splits" / "default").mkdir(parents=True)
+    (files / f"{NAMES[0]}.json").write_text(json.dumps(task_file(NAMES[0])))
+    done = build("super_natural_instructions", f"--manual_dir={files}", f"--data_dir={prepared}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, _ = read((files, prepared))
+    assert [task.spec.original_name for task in found] == [NAMES[0]]
+    with pytest.raises(InputError, match=r"train_tasks\.txt"):
+        read((files, prepared), "super_natural_instructions_official")

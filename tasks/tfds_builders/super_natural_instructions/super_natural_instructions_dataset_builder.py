@@ -13,6 +13,7 @@ Source: Wang et al. 2022 (arXiv 2204.07705), schema in tasks/README.md of its re
 
 import dataclasses
 import json
+import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from optiml_jax.tasks.super_natural_instructions import (  # pyright: ignore[rep
     OFFICIAL_LISTS,
     TASK,
     TFDS_NAME,
+    official_lists,
     split_name,
 )
 
@@ -69,7 +71,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             split = split_name(path.stem)
             metadata[split] = json.dumps({TASK: path.stem, **kept}, ensure_ascii=False)
             splits[split] = self._generate_examples(path)
-        lists = reader.read_official_lists(dl_manager.manual_dir)
+        lists = official_lists(pathlib.Path(dl_manager.manual_dir))
         if lists is not None:
             metadata[OFFICIAL_LISTS] = json.dumps(dataclasses.asdict(lists))
         return splits

@@ -7,19 +7,27 @@ import pathlib
 from collections.abc import Mapping
 
 from optiml_jax.bench import catalog_table
-from optiml_jax.bench.sources import promptsource
+from optiml_jax.bench.sources import promptsource, tables
 
 from . import tfds_tasks
 from .declaration import Benchmark, ReadResult, Request
 
-TABLE = pathlib.Path(__file__).parent / "tables" / "catalog.tsv"
+TABLES = pathlib.Path(__file__).parent / "tables"
+TABLE = TABLES / "catalog.tsv"
+INVERTED = TABLES / "promptsource_inverted.tsv"
+"""Templates that turn a task around where the release marks none as the original task."""
+INVERTED_COLUMNS = ("task", "template", "reason")
 
 
 def data_sets(path: pathlib.Path = TABLE) -> Mapping[str, promptsource.DataSet]:
-    """The catalog's rows for PromptSource, by data set."""
+    """The catalog's rows for PromptSource, by data set, with the templates that leave."""
+    inverted: dict[str, tuple[str, ...]] = {}
+    for _, row in tables.read_rows(INVERTED, INVERTED_COLUMNS):
+        inverted[row["task"]] = (*inverted.get(row["task"], ()), row["template"])
     return {
         row.original_name: promptsource.DataSet(
-            row.category, row.metric, row.sources, row.languages, row.licence or "Unknown"
+            *(row.category, row.metric, row.sources, row.languages, row.licence or "Unknown"),
+            inverted=inverted.get(row.original_name, ()),
         )
         for row in catalog_table.read(path).values()
         if row.benchmark == promptsource.BENCHMARK

@@ -9,7 +9,8 @@ What is made of it:
    rows are absent, not an error: nobody has all of 279 data sets.
 2. Only templates of a data set's original task are kept. OPT-IML removes those that turn a task
    around (a question to a given answer); the release marks them by `original_task: false`. Some 20
-   data sets have no others (`crows_pairs`, which OPT-IML evaluates, is one): these keep all.
+   data sets have no others (`crows_pairs`, which OPT-IML evaluates, is one): these keep all but
+   those that a table names as turned around (`DataSet.inverted`).
 3. A table tells category, metric, sources, languages and licence of each data set, which the
    templates do not.
 4. The metric is accuracy only where every kept template has answer choices.
@@ -48,13 +49,19 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """What is known about a data set beside its templates; see `catalog.TaskSpec`."""
+    """What is known about a data set beside its templates; see `catalog.TaskSpec`.
+
+    Attributes:
+        inverted: names of templates that turn the task around, of a data set whose release marks
+            no template as the original task.
+    """
 
     category: str
     metric: str = "rouge_l"
     sources: tuple[str, ...] = ()
     languages: tuple[str, ...] = ("English",)
     licence: str = "Unknown"
+    inverted: tuple[str, ...] = ()
 
 
 def read(
@@ -172,8 +179,14 @@ class _Source:
     ) -> "_Source":
         shown = {split: str(file) for split, file in own.items()}
         every = promptsource_templates.read(templates_path, name)
-        original = [one for one in every if one.original_task]
-        kept = tuple(dataclasses.replace(one, files=shown) for one in original or every)
+        asking = [one for one in every if one.original_task]
+        asking = asking or [one for one in every if one.name not in row.inverted]
+        if not asking:
+            raise InputError(
+                f"{templates_path}: all {len(every)} templates turn the task around. Add one that"
+                " asks for what the data set is made for, with original_task: true."
+            )
+        kept = tuple(dataclasses.replace(one, files=shown) for one in asking)
         for one in kept:
             one.check()
         return cls(where, templates_path, name, row, own, kept)

@@ -120,6 +120,25 @@ def test_a_folder_becomes_a_task(data):
     assert effect.fill(content.records[1]).input == "It rained 1 times. So?"
 
 
+def test_templates_that_turn_the_task_around_leave(data, monkeypatch):
+    """Of a data set whose release marks none as the original task: those that the table names."""
+    asked = template("d", "{{ text }} Right? ||| {{ answer_choices[label] }}", original="false")
+    data.templates("turk", asked, INVERTED)
+    data.rows("turk", ROWS)
+    monkeypatch.setitem(TABLE, "turk", promptsource.DataSet("Misc.", inverted=("name-c",)))
+    (task,), _ = data.read()
+    assert [one.name for one in task.load().templates] == ["name-d"]
+    both = promptsource.DataSet("Misc.", inverted=("name-c", "name-d"))
+    monkeypatch.setitem(TABLE, "turk", both)
+    with pytest.raises(InputError, match=r"turk/templates\.yaml: all 2 templates turn the task"):
+        data.read()
+    # What the release marks as the original task stays, whatever the table says.
+    data.templates("turk", ASK, asked)
+    monkeypatch.setitem(TABLE, "turk", promptsource.DataSet("Misc.", inverted=("name-a",)))
+    (task,), _ = data.read()
+    assert [one.name for one in task.load().templates] == ["name-a"]
+
+
 def test_many_data_sets(data):
     data.templates("Zaid/coqa", ASK, template("d", "{{ text }} ||| {{ text }}", None))
     # A data set without templates of its original task keeps those that it has.

@@ -160,7 +160,7 @@ def compare(rows: list[dict]) -> dict:
         if row["packing"] == "first_fit":
             other = next(r for r in greedy if r["store"] == row["store"])
             ratio = row["tokens_per_second"] / other["tokens_per_second"]
-            ratios[f"tokens_per_second, first_fit / greedy, {row['num_tasks']} tasks"] = ratio
+            ratios[f"tokens_per_second, first_fit / greedy, {row['store']}"] = ratio
     return {"medians": table, "ratios": ratios}
 
 

@@ -6,7 +6,8 @@ Writes a synthetic store of each size through the store's own writer (random ids
 log-normal law with Super-NaturalInstructions' median and 90th percentile), measures it in fresh
 processes, and removes it. Two million examples take about 0.8 GB of disk. What one more example
 costs is the difference between the largest and the smallest store; from it the last lines say what
-18 million examples, OPT-IML Bench's own number, would take. That part is computed, not measured.
+18 million examples, OPT-IML Bench's own number, would take. That part is computed, not measured,
+and left out where the stores differ by less than a million examples, which is lost in the noise.
 
 Memory is the anonymous part of the resident set: pages of the shards that the system caches are
 not counted. Tokens are real ones, padding is not counted.
@@ -37,6 +38,7 @@ import numpy as np
 FULL_BENCH_EXAMPLES = 18_000_000
 """Examples of OPT-IML Bench (arXiv 2212.12017, section 2)."""
 
+MIN_DIFFERENCE = 1_000_000
 LENGTH = 2048
 BATCH_ROWS = 16
 NUM_SHARDS = 64
@@ -314,6 +316,14 @@ def main() -> None:
     if args.child:
         print(json.dumps(measure(args.child, args.packing, args.seconds)))
         return
+    for flag in ("examples", "prepare"):
+        value = getattr(args, flag)
+        if value is not None and not all(part.isdecimal() for part in value.split(",")):
+            parser.error(f"--{flag} is '{value}', expected whole numbers with commas between.")
+    if min(map(int, args.examples.split(","))) < 2 * args.tasks:
+        parser.error(f"--examples={args.examples} are too few for --tasks={args.tasks}.")
+    if args.dir and not pathlib.Path(args.dir).is_dir():
+        parser.error(f"--dir: there is no folder '{args.dir}'.")
     if args.prepare:
         report = prepare_report(args)
         print(json.dumps(report) if args.json else prepare_text(report))
@@ -331,7 +341,7 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
     report: dict = {"conditions": measured, "results": results}
     greedy = [row for row in results if row["packing"] == "greedy"]
-    if len(greedy) > 1:
+    if greedy[-1]["examples"] - greedy[0]["examples"] >= MIN_DIFFERENCE:
         cost = per_example(greedy[0], greedy[-1])
         last, more = greedy[-1], FULL_BENCH_EXAMPLES - greedy[-1]["examples"]
         report["bytes_per_example"] = cost

@@ -121,10 +121,12 @@ def read(
         )
     found = declared.read(request)
     specs = [task.spec for task in found.tasks]
-    # What a file of the user's evaluates leaves training in every benchmark, read here or not.
-    rows = catalog_table.read(CATALOG).values() if placing.rules else ()
+    # What a split evaluates leaves training in every benchmark, read here or not.
+    has_rule = placing.rules or placing.shared_data is not None
+    rows = catalog_table.read(CATALOG).values() if has_rule else ()
     known = [row.to_spec() for row in rows]
-    assignments = splits.assign(specs, placing, found.official, found.elsewhere, known)
+    official = found.official.get(placing.track)
+    assignments = splits.assign(specs, placing, official, found.elsewhere, known)
     kept = [t for t in found.tasks if request.wants(t.spec.name, t.spec.original_name)]
     if not kept:
         names = [spec.original_name for spec in specs]

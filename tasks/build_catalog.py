@@ -73,7 +73,7 @@ def build(folder: pathlib.Path = TABLES) -> str:
     rows = [rules.categorize(row, cluster) for row, cluster in found]
     rows = _with_sources(rows, folder / "sources.tsv")
     rows = _with_tfds(rows, folder / "tfds.tsv")
-    rows = _with_roles(rows, _official(found))
+    rows = _with_roles(rows)
     return catalog_table.write(_with_duplicates(rows, folder / "duplicates.tsv"))
 
 
@@ -136,6 +136,7 @@ def _super_natural_instructions(folder: pathlib.Path) -> _Found:
             languages=tuple(dict.fromkeys(languages)),
             licence=cells["licence"],
             official_role=cells["official"],
+            xlingual_role=cells["xlingual"],
         )
         yield row, cells["category"]
 
@@ -332,12 +333,12 @@ def read_rows(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, str]
 # --- the splits ----------------------------------------------------------------------------------
 
 
-def _with_roles(rows: Sequence[Row], official: Mapping[str, splits.Assignment]) -> list[Row]:
+def _with_roles(rows: Sequence[Row]) -> list[Row]:
     specs = [row.to_spec() for row in rows]
     opt_iml, opt_iml_max = (splits.assign(specs, name) for name in ("opt_iml", "opt_iml_max"))
     made = []
     for row in rows:
-        one, most, listed = opt_iml[row.name], opt_iml_max[row.name], official.get(row.name)
+        one, most = opt_iml[row.name], opt_iml_max[row.name]
         dropped = row.dropped_because or (most.reason if most.role == "excluded" else "")
         is_told = not dropped and one.role != "train"
         made.append(
@@ -346,28 +347,12 @@ def _with_roles(rows: Sequence[Row], official: Mapping[str, splits.Assignment]) 
                 opt_iml_role="excluded" if dropped else one.role,
                 opt_iml_level="" if dropped else one.level,
                 opt_iml_reason=one.reason if is_told else "",
-                official_role=listed.role if listed else "",
-                official_level=listed.level if listed else "",
                 opt_iml=one.role == "train" and not dropped,
                 opt_iml_max=not dropped,
                 dropped_because=dropped,
             )
         )
     return made
-
-
-def _official(found: _Found) -> dict[str, splits.Assignment]:
-    """Of Super-NaturalInstructions' tasks, under its own split and its own categories."""
-    own = {row.original_name: (row, cluster) for row, cluster in found if row.official_role}
-    train, test, excluded = (
-        tuple(task for task, (row, _) in own.items() if row.official_role == role)
-        for role in ("train", "test", "excluded")
-    )
-    return splits.assign(
-        [row.to_spec(cluster) for row, cluster in own.values()],
-        "super_natural_instructions_official",
-        splits.OfficialLists("super_natural_instructions_list.tsv", train, test, excluded),
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ DATA is a folder like this (what is missing there is an error that names it):
 
     super_natural_instructions/tasks/*.json, tasks_full/*.json   task files; need not be all
     super_natural_instructions/index.tsv, missing_tasks.txt      the release's tasks, with facts
-    super_natural_instructions/splits/default/*_tasks.txt        the official lists
+    super_natural_instructions/splits/*/*_tasks.txt              the official lists
     flan/flan_collection_info.csv                                facts on tasks of other releases
     promptsource/templates/**/templates.yaml, t0_datasets.csv
     crossfit/splits/*.json                                       all tasks, and those held out
@@ -43,7 +43,7 @@ from optiml_jax.errors import InputError
 
 SNI_COLUMNS = (
     *("task", "category", "sources", "input_languages", "output_languages", "licence"),
-    *("answer", "seen", "official"),
+    *("answer", "seen", "official", "xlingual"),
 )
 CROSSFIT_COLUMNS = ("task", "cluster")
 CROSSFIT_SPLITS = {
@@ -83,12 +83,7 @@ def super_natural_instructions_list(data: pathlib.Path) -> Rows:
         for row in _table(data / "flan" / "flan_collection_info.csv", ",")
         if row["Source"] == "NIv2"
     }
-    official = super_natural_instructions.read_official_lists(folder)
-    if official is None:
-        raise InputError(f"{folder}: splits/default/ is missing.")
-    place = {
-        name: role for role in ("train", "test", "excluded") for name in getattr(official, role)
-    }
+    official, xlingual = (_official(folder, track) for track in ("default", "xlingual"))
     rows = []
     for name in names:
         if name in index:
@@ -100,8 +95,18 @@ def super_natural_instructions_list(data: pathlib.Path) -> Rows:
         else:
             raise InputError(f"{folder}: task '{name}' is in no list that tells its category.")
         row["category"] = taxonomy.canonical_category(row["category"], f"task '{name}'")
-        rows.append({"task": name, **row, "official": place.get(name, "")})
+        own = {"official": official.get(name, ""), "xlingual": xlingual.get(name, "")}
+        rows.append({"task": name, **row, **own})
     return _with_answers(rows, _answers(folder))
+
+
+def _official(folder: pathlib.Path, track: str) -> dict[str, str]:
+    """Task -> the official list of a track that has it."""
+    lists = super_natural_instructions.read_official_lists(folder, track)
+    if lists is None:
+        raise InputError(f"{folder}: splits/{track}/ is missing.")
+    roles = ("train", "test", "excluded")
+    return {name: role for role in roles for name in getattr(lists, role)}
 
 
 def promptsource_list(data: pathlib.Path) -> Rows:

@@ -48,12 +48,12 @@ class ReadResult:
     """A benchmark as read from a folder.
 
     Attributes:
-        official: the split lists that lie beside its tasks, if any.
+        official: track -> the split lists that lie beside its tasks.
         elsewhere: task -> reason, of those that OPT-IML has from another benchmark.
     """
 
     tasks: Sequence[catalog.BenchTask]
-    official: splits.OfficialLists | None = None
+    official: Mapping[str, splits.OfficialLists] = dataclasses.field(default_factory=dict)
     elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 

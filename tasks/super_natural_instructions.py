@@ -23,7 +23,7 @@ from .declaration import Benchmark, ReadResult, Request
 
 TFDS_NAME = "super_natural_instructions"
 OFFICIAL_LISTS = "official split lists"
-"""Key of the metadata beside the splits' names."""
+"""Key of the metadata beside the splits' names: track -> lists."""
 TASK = "Task"
 """Field of a split's metadata: the name of its task."""
 
@@ -43,12 +43,17 @@ def _read(request: Request) -> ReadResult:
     )
 
 
-def official_lists(folder: pathlib.Path) -> splits.OfficialLists | None:
-    """The lists beside the tasks; only a split by them minds lists that cannot be used."""
-    try:
-        return reader.read_official_lists(folder)
-    except InputError as error:
-        return splits.OfficialLists(str(folder), train=(), test=(), problem=str(error))
+def official_lists(folder: pathlib.Path) -> dict[str, splits.OfficialLists]:
+    """The lists beside the tasks by track; only a split by them minds lists that cannot be used."""
+    found = {}
+    for track in reader.TRACKS:
+        try:
+            lists = reader.read_official_lists(folder, track)
+        except InputError as error:
+            lists = splits.OfficialLists(str(folder), train=(), test=(), problem=str(error))
+        if lists is not None:
+            found[track] = lists
+    return found
 
 
 def _read_tfds(request: Request, tfds_data_dir: str) -> ReadResult:
@@ -61,8 +66,8 @@ def _read_tfds(request: Request, tfds_data_dir: str) -> ReadResult:
         read = functools.partial(_task, opened, split)
         sources.append(reader.TaskSource(name, f"{opened.where}, {split}", read))
     tasks = reader.read_sources(sources, opened.where, request.skip_bad, request.on_skip)
-    lists = opened.metadata.get(OFFICIAL_LISTS)
-    return ReadResult(tasks, None if lists is None else _official(json.loads(lists), opened.where))
+    found = json.loads(opened.metadata.get(OFFICIAL_LISTS, "{}"))
+    return ReadResult(tasks, {track: _official(one, opened.where) for track, one in found.items()})
 
 
 def _task(opened: tfds_rows.TfdsRows, split: str) -> tuple[Mapping[str, Any], str]:

@@ -29,7 +29,7 @@ BENCHMARKS = (
 )
 """In the order of OPT-IML's Table 1."""
 
-TABLED = ("opt_iml", "opt_iml_max", "super_natural_instructions_official")
+TABLED = ("opt_iml", "opt_iml_max")
 """Splits that the table has roles and levels of, the default first."""
 
 SPLITS = tuple(name for name in splits.SPLITS if name != "mini")
@@ -53,8 +53,8 @@ class Row:
         licence: of the data, "" where it is not known.
         opt_iml_role, opt_iml_level: under the split `opt_iml`; the level is "" when excluded.
         opt_iml_reason: why, for people; "" for a training task.
-        official_role, official_level: under `super_natural_instructions_official`, "" for the tasks
-            of other benchmarks.
+        official_role, xlingual_role: by the lists of `super_natural_instructions_official` and
+            `super_natural_instructions_xlingual`, "" for the tasks of other benchmarks.
         opt_iml: whether OPT-IML trains on it.
         opt_iml_max: whether OPT-IML-Max does: all but the dropped ones.
         tfds: builder and config of TensorFlow Datasets that has the data, else "local".
@@ -76,7 +76,7 @@ class Row:
     opt_iml_level: str = ""
     opt_iml_reason: str = ""
     official_role: str = ""
-    official_level: str = ""
+    xlingual_role: str = ""
     opt_iml: bool = False
     opt_iml_max: bool = True
     tfds: str = "local"
@@ -114,19 +114,20 @@ class Row:
             raise unknown("split", split, TABLED)
         if split == "opt_iml":
             return self.opt_iml_role, self.opt_iml_level
-        if split == "opt_iml_max":
-            return ("train", "fully_supervised") if self.opt_iml_max else ("excluded", "")
-        # The official split knows the tasks of its own benchmark alone.
-        return self.official_role or "excluded", self.official_level
+        return ("train", "fully_supervised") if self.opt_iml_max else ("excluded", "")
 
 
 def assign(rows: Iterable[Row], split: splits.Split) -> dict[str, splits.Assignment]:
-    """Role, level and reason of every task of the table; reasons of training tasks may be blank.
+    """Role, level and reason of every task of the table; under `TABLED` splits the reasons of
+    training tasks may be blank.
 
     Raises:
         InputError: see `Split.assign`.
     """
     rows = list(rows)
+    if split.track:
+        # Unchecked: of its test tasks, Winobias has a category here that the lists train on.
+        return split.roles([row.to_spec() for row in rows], official_lists(rows, split.track))
     if split.name not in TABLED or split.rules:
         elsewhere = {row.name: row.dropped_because for row in rows if row.dropped_because}
         return splits.assign([row.to_spec() for row in rows], split, elsewhere=elsewhere)
@@ -136,6 +137,16 @@ def assign(rows: Iterable[Row], split: splits.Split) -> dict[str, splits.Assignm
         reason = row.dropped_because or (row.opt_iml_reason if split.name == "opt_iml" else "")
         assigned[row.name] = splits.Assignment(role, level, reason, row.category)
     return assigned
+
+
+def official_lists(rows: Iterable[Row], track: str) -> splits.OfficialLists:
+    """Super-NaturalInstructions' own lists of a track, of the tasks that the table has."""
+    tasks: dict[str, list[str]] = {role: [] for role in ("train", "test", "excluded", "")}
+    for row in rows:
+        role = {"default": row.official_role, "xlingual": row.xlingual_role}[track]
+        tasks[role].append(row.original_name)
+    train, test, excluded = (tuple(tasks[role]) for role in ("train", "test", "excluded"))
+    return splits.OfficialLists("the catalog", train, test, excluded)
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
@@ -185,7 +196,7 @@ def _check(cells: Mapping[str, str], where: str) -> None:
         "opt_iml_role": splits.ROLES,
         "opt_iml_level": ("", *splits.LEVELS),
         "official_role": ("", *splits.ROLES),
-        "official_level": ("", *splits.LEVELS),
+        "xlingual_role": ("", *splits.ROLES),
     }
     for column, names in known.items():
         if cells[column] not in names:

@@ -20,10 +20,11 @@ Neighbours: `splits.find` reads it by its path; a store keeps its text and diges
 """
 
 import difflib
+import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from optiml_jax.bench import catalog, taxonomy
 from optiml_jax.bench.split_rules import (
@@ -37,7 +38,7 @@ from optiml_jax.bench.split_rules import (
     Split,
     source_names,
 )
-from optiml_jax.errors import InputError, near_path, unknown
+from optiml_jax.errors import InputError, near_path, nearest, unknown
 
 SUFFIX = ".tsv"
 COLUMNS = ("role", "level", "field", "pattern", "reason")
@@ -47,12 +48,36 @@ LAST = ("default", "split")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # Of a name that is a slip, in parts of one; below it, another name that begins alike.
 _SLIP = 0.8
+# Sentences on idle rows; a file with many is about other tasks than these.
+_MOST_NOTES = 20
 _EXAMPLE = "train<TAB><TAB>default<TAB><TAB>all others"
 
 
 def is_path(split: str) -> bool:
-    """True for what is meant as a file rather than as a split's name."""
-    return split.endswith(SUFFIX) or "/" in split or os.sep in split
+    """True for what is meant as a file rather than as a split's name, whatever its ending."""
+    return "." in split or "/" in split or os.sep in split
+
+
+def unknown_split(split: str, named: Mapping[str, Split], where: str = "") -> InputError:
+    """An error for a name that no split has, with the names in their order, families as one.
+
+    Example:
+        "flan_entailmnt" reads "unknown split 'flan_entailmnt'. Did you mean 'flan_entailment'?
+        Known: opt_iml, ..., flan_* (17), ... A split file's name ends in .tsv."
+    """
+    families: dict[str, int] = {}
+    for name, one in named.items():
+        heads = [head for b in one.benchmarks if name.startswith(head := f"{b}_")]
+        family = f"{heads[0]}*" if heads else name
+        families[family] = families.get(family, 0) + 1
+    shown = ", ".join(f"{one} ({n})" if one.endswith("*") else one for one, n in families.items())
+    guess = nearest(split, named)
+    return InputError(
+        (f"{where}: " if where else "")
+        + f"unknown split '{split}'."
+        + (f" Did you mean '{guess}'?" if guess else "")
+        + f" Known: {shown}; docs/splits.md tells of each. A split file's name ends in {SUFFIX}."
+    )
 
 
 def read(path: str | os.PathLike[str], named: Mapping[str, Split]) -> Split:
@@ -62,9 +87,16 @@ def read(path: str | os.PathLike[str], named: Mapping[str, Split]) -> Split:
         named: splits that a last row `split` may name; the file may not be called like one.
 
     Raises:
-        InputError: the file cannot be read, or see `parse`.
+        InputError: the file's name does not end in .tsv or cannot be a mixture's, the file cannot
+            be read, or see `parse`.
     """
     path = pathlib.Path(path)
+    if path.suffix != SUFFIX:
+        raise InputError(
+            f"split file '{path}': the name of a split file ends in {SUFFIX}, as its columns are"
+            f" parted by tabs. Rename it to '{path.with_name(path.stem)}{SUFFIX}', or give a"
+            f" split's name: {', '.join(list(named)[:4])}, ... (docs/splits.md)."
+        )
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
@@ -115,7 +147,7 @@ def parse(text: str, name: str, named: Mapping[str, Split], where: str = "") -> 
         (f"{where}:{number}", _cells(line, columns, f"{where}:{number}"))
         for number, line in lines[1:]
     ]
-    default, base = _last(rows, named, where)
+    default, base = _last(rows, name, named, where)
     placements = tuple(
         _placement(cells, place, number)
         for (place, cells), (number, _) in zip(rows[:-1], lines[1:-1], strict=True)
@@ -127,14 +159,13 @@ def parse(text: str, name: str, named: Mapping[str, Split], where: str = "") -> 
         placements=placements,
         default=default,
         base=base,
-        categories=base.categories if base else {},
         where=where,
         rules=text,
     )
 
 
 def notes(split: Split, specs: Iterable[catalog.TaskSpec]) -> list[str]:
-    """A sentence for every row of a user's split that decides nothing for these tasks.
+    """A sentence for each row of a user's split that decides nothing for these tasks, 20 at most.
 
     Args:
         specs: all that are known, so that a row for a benchmark that is not read now is no slip.
@@ -155,22 +186,32 @@ def notes(split: Split, specs: Iterable[catalog.TaskSpec]) -> list[str]:
             decided[number] += row is first
             if row.outcome != first.outcome:
                 differ.setdefault(number, []).append((spec, first))
-    told = []
-    for number, row in enumerate(split.placements):
+    idle = [number for number, tasks in enumerate(decided) if not tasks]
+    benchmarks = {spec.benchmark for spec in specs}
+    known = {
+        field: _known(split, field, specs) for field in {split.placements[n].field for n in idle}
+    }
+    for number in idle:
         if not hits[number]:
-            _check_slip(split, row, specs)
-            near = _nearest(row.pattern, _known(split, row.field, specs), 0.7)
-            told.append(
-                f"{split.where}: no task has {row.field} '{row.pattern}'"
-                + (f". Did you mean '{near}'?" if near else ".")
-            )
-        elif not decided[number]:
+            _check_slip(split, split.placements[number], known, benchmarks)
+    told = []
+    for number in idle[:_MOST_NOTES]:
+        row = split.placements[number]
+        if hits[number]:
             told.append(
                 f"{split.where}: the row {row.field} '{row.pattern}' ({row.outcome}) has no effect:"
                 f" rows above it place all {hits[number]} of its tasks"
                 + (_differing(differ[number]) if number in differ else "")
                 + "."
             )
+        else:
+            near = _nearest(row.pattern, itertools.chain(*known[row.field].values()), 0.7)
+            told.append(
+                f"{split.where}: no task has {row.field} '{row.pattern}'"
+                + (f". Did you mean '{near}'?" if near else ".")
+            )
+    if (more := len(idle) - len(told)) > 0:
+        told.append(f"{split.where}: and {more:,} more rows that place no task.")
     return told
 
 
@@ -183,24 +224,27 @@ def _differing(tasks: Sequence[tuple[catalog.TaskSpec, Placement]]) -> str:
     )
 
 
-def _check_slip(split: Split, row: Placement, specs: Sequence[catalog.TaskSpec]) -> None:
+def _check_slip(
+    split: Split,
+    row: Placement,
+    known_of: Mapping[str, Mapping[tuple[str, ...], set[str]]],
+    benchmarks: Collection[str],
+) -> None:
     """A row that holds tasks out must not fail for a slip in its one name."""
     if row.role == "train" or not row.is_literal:
         return
-    known = _known(split, row.field, specs)
+    # Another number is another task or edition, perhaps one that is not read now.
+    known = known_of[row.field].get(_numbers(row.pattern), set())
     pattern, head = row.pattern, ""
     if row.field == "name":
         benchmark, mark, task = pattern.partition("__")
-        if mark and any(spec.benchmark == benchmark for spec in specs):
+        if mark and benchmark in benchmarks:
             # The common head would make all tasks of the benchmark alike.
             head, pattern = benchmark + mark, task
             known = {one.removeprefix(head) for one in known if one.startswith(head)}
     if row.pattern.casefold() in {(head + one).casefold() for one in known}:
         return
-    # Another number is another task or edition, perhaps one that is not read now.
-    digits = re.findall(r"\d+", pattern)
-    near = _nearest(pattern, {one for one in known if re.findall(r"\d+", one) == digits}, _SLIP)
-    if near:
+    if near := _nearest(pattern, known, _SLIP):
         raise InputError(
             f"{split.where}:{row.line}: no task has {row.field} '{row.pattern}', so the row would"
             f" take nothing out of training. Did you mean '{head}{near}'? Correct the row, or take"
@@ -241,7 +285,10 @@ def _cells(line: str, columns: Sequence[str], where: str) -> dict[str, str]:
 
 
 def _last(
-    rows: Sequence[tuple[str, Mapping[str, str]]], named: Mapping[str, Split], where: str
+    rows: Sequence[tuple[str, Mapping[str, str]]],
+    name: str,
+    named: Mapping[str, Split],
+    where: str,
 ) -> tuple[Assignment, Split | None]:
     """What becomes of all other tasks."""
     for place, cells in rows[:-1]:
@@ -257,11 +304,7 @@ def _last(
                 f"{place}: field 'split' lets the split '{cells['pattern']}' give roles and"
                 " levels. Leave both blank here."
             )
-        # Official lists lie beside one benchmark's tasks; the rows are for several.
-        known = [one for one, split in named.items() if not split.by_lists]
-        if cells["pattern"] not in known:
-            raise unknown("split", cells["pattern"], known, place)
-        return TRAIN, named[cells["pattern"]]
+        return TRAIN, _base(cells["pattern"], name, named, place)
     if cells["field"] != "default":
         raise InputError(
             f"{place}: the last row says what becomes of all other tasks, and field is"
@@ -277,6 +320,27 @@ def _last(
         )
     level = _level(cells, place)
     return Assignment(cells["role"], level, cells["reason"] or "all other tasks"), None
+
+
+def _base(wanted: str, name: str, named: Mapping[str, Split], place: str) -> Split:
+    """The split that a last row names."""
+    if wanted == name or is_path(wanted):
+        raise InputError(
+            f"{place}: field 'split' names '{wanted}', which is "
+            + ("this file itself" if wanted in (name, name + SUFFIX) else "a file")
+            + ", and takes a split of this package alone, such as opt_iml. Copy the rows that you"
+            " mean into this file."
+        )
+    if wanted not in named:
+        raise unknown_split(wanted, named, place)
+    if named[wanted].track:
+        raise InputError(
+            f"{place}: the split '{wanted}' cannot place the other tasks: its lists lie beside the"
+            " tasks of one benchmark, and a split file is for all. Give it as --split without a"
+            " file, or end this file with the field default and write rows of your own for the"
+            " tasks of the lists."
+        )
+    return named[wanted]
 
 
 def _placement(cells: Mapping[str, str], where: str, line: int) -> Placement:
@@ -329,15 +393,26 @@ def _check_twice(placements: Sequence[Placement], places: Sequence[str]) -> None
             )
 
 
-def _known(split: Split, field: str, specs: Sequence[catalog.TaskSpec]) -> set[str]:
-    """The values that tasks have in a field."""
+def _known(
+    split: Split, field: str, specs: Sequence[catalog.TaskSpec]
+) -> dict[tuple[str, ...], set[str]]:
+    """The values that tasks have in a field, by the numbers in them."""
     if field == "source":
-        return {source for spec in specs for source in source_names(spec)}
-    if field == "category":
-        own = (category for category, _ in split.categories.values())
-        return {*taxonomy.CATEGORIES, *own, *(spec.category for spec in specs)}
-    column = {"task": "original_name", "name": "name", "benchmark": "benchmark"}[field]
-    return {getattr(spec, column) for spec in specs}
+        values = {source for spec in specs for source in source_names(spec)}
+    elif field == "category":
+        values = {name for spec in specs for name in split.category_names(spec)}
+        values.update(taxonomy.CATEGORIES)
+    else:
+        column = {"task": "original_name", "name": "name", "benchmark": "benchmark"}[field]
+        values = {getattr(spec, column) for spec in specs}
+    known: dict[tuple[str, ...], set[str]] = {}
+    for value in values:
+        known.setdefault(_numbers(value), set()).add(value)
+    return known
+
+
+def _numbers(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\d+", text))
 
 
 def _nearest(name: str, known: Iterable[str], cutoff: float) -> str:

@@ -30,8 +30,9 @@ EVALUATED = ("validation", "test")
 
 LEVELS = ("fully_held_out", "partially_supervised", "fully_supervised")
 FIELDS = ("task", "name", "category", "source", "benchmark")
-"""What a row may look at: the benchmark's own name of the task, `benchmark__task`, the category
-under which the split reports it, each of its data sets, its benchmark."""
+"""What a row may look at: the benchmark's own name of the task, `benchmark__task`, its category (by
+both names where the split's `base` reports it under another), each of its data sets, its
+benchmark."""
 
 LEVELS_OF: Mapping[str, tuple[str, ...]] = {
     "train": ("fully_supervised",),
@@ -94,10 +95,10 @@ class Placement:
         """Role and level, for people."""
         return " and ".join(filter(None, (self.role, self.level)))
 
-    def matches(self, category: str, spec: catalog.TaskSpec) -> bool:
-        """True if the task, reported under `category`, is meant."""
+    def matches(self, categories: Sequence[str], spec: catalog.TaskSpec) -> bool:
+        """True if the task, whose category has these names, is meant."""
         pattern = self.pattern.casefold()
-        values = _values(self.field, category, spec)
+        values = _values(self.field, categories, spec)
         return any(fnmatch.fnmatchcase(value, pattern) for value in values)
 
 
@@ -165,7 +166,7 @@ class SharedData:
 
 @dataclasses.dataclass(frozen=True)
 class OfficialLists:
-    """The task lists that a benchmark publishes, by the benchmark's own task names.
+    """The task lists of a track that a benchmark publishes, by the benchmark's own task names.
 
     Attributes:
         where: folder of the lists, for messages.
@@ -216,7 +217,8 @@ class Split:
         benchmarks: whose tasks it places; empty for any.
         categories: own task name -> (category under which it is reported, reason).
         shared_data: which tasks leave for their data; None for none.
-        by_lists: the rows come from a benchmark's `OfficialLists`, which lie beside its tasks.
+        track: the rows come from a benchmark's `OfficialLists` of this track, which lie beside its
+            tasks (`splits/TRACK/`); "" if not.
         skips_elsewhere: leave out what OPT-IML has from another benchmark already.
         empty_levels: levels that it leaves empty by its nature -> why.
         where: the file it was read from, for messages.
@@ -231,7 +233,7 @@ class Split:
     benchmarks: tuple[str, ...] = ()
     categories: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     shared_data: SharedData | None = None
-    by_lists: bool = False
+    track: str = ""
     skips_elsewhere: bool = False
     empty_levels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     where: str = ""
@@ -251,7 +253,8 @@ class Split:
     ) -> dict[str, Assignment]:
         """Role and level of every task.
 
-        1. A task gets what the first row says that matches it.
+        1. A task gets what the first row says that matches it, under the category by which `base`
+           reports it.
         2. A task on the data of an evaluation task leaves, where `shared_data` says so.
         3. All others get `base`'s or the default. To the rule of `base` on shared data, the tasks
            that rows make validation or test tasks are evaluation tasks too.
@@ -261,17 +264,17 @@ class Split:
         it is named after, or for its data; no default takes it out.
 
         Args:
-            official: the benchmark's own lists, for a split that is `by_lists`.
+            official: the benchmark's own lists of the split's `track`.
             elsewhere: task -> reason, of tasks that OPT-IML has from another benchmark already.
-            known: further tasks that rows may evaluate, so that a role does not depend on which
-                benchmark is read; they get no role here.
+            known: further tasks that rows may evaluate, of this split or of `base`, so that a role
+                does not depend on which benchmark is read; they get no role here.
 
         Raises:
             InputError: the split is not for these tasks, lacks its lists, places a task twice, or
                 trains on a category that it holds out fully.
         """
         placed = self.roles(specs, official, elsewhere, known)
-        where = official.where if self.by_lists and official is not None else self.where
+        where = official.where if self.track and official is not None else self.where
         dataclasses.replace(self, where=where)._check_held_out(specs, placed)
         return placed
 
@@ -291,13 +294,14 @@ class Split:
         split = self._with_lists(asking, official)
         split._check_benchmarks(asking)
         placed = {spec.name: row for spec in specs if (row := split._placed(spec)) is not None}
+        elsewhere_evaluated = [s for s in known if (row := split.find(s)) and row.role in EVALUATED]
         if self.shared_data is not None:
-            placed |= self.shared_data.leave(specs, placed)
+            placed |= self.shared_data.adding(elsewhere_evaluated).leave(specs, placed)
         rest = {}
         if (base := self.base) is not None:
             if base.shared_data is not None:
                 ours = [s for s in asking if s.name in placed and placed[s.name].role in EVALUATED]
-                ours += [s for s in known if (row := split.find(s)) and row.role in EVALUATED]
+                ours += elsewhere_evaluated
                 base = dataclasses.replace(base, shared_data=base.shared_data.adding(ours))
             rest = base.roles(specs, official, elsewhere, known)
         for spec in specs:
@@ -332,35 +336,59 @@ class Split:
     def matching(self, spec: catalog.TaskSpec) -> list[int]:
         """The numbers of all rows that match the task, in their order."""
         literal, patterns = self._index
-        category = self._category(spec)[0]
-        values = [(field, v) for field in FIELDS for v in _values(field, category, spec)]
-        found = {number for value in values for number in literal.get(value, ())}
-        found |= {n for n in patterns if self.placements[n].matches(category, spec)}
+        names = self.category_names(spec)
+        found: set[int] = set()
+        for field in FIELDS:
+            any_of, numbers = patterns.get(field, (None, ()))
+            for value in _values(field, names, spec):
+                found.update(literal.get((field, value), ()))
+                if any_of is not None and any_of.match(value):
+                    found.update(n for n in numbers if self.placements[n].matches(names, spec))
         return sorted(found)
 
+    def category_names(self, spec: catalog.TaskSpec) -> tuple[str, ...]:
+        """The names of a task's category: that under which `base` reports it first, its own last.
+
+        Example:
+            On flan_entailment: CB's are ("entailment", "Textual Entailment").
+        """
+        own = self._category(spec)[0]
+        row = None if self.base is None else self.base.find(spec)
+        return (own,) if row is None or row.category in ("", own) else (row.category, own)
+
     @functools.cached_property
-    def _index(self) -> tuple[dict[tuple[str, str], list[int]], list[int]]:
-        """Rows by the one value that they name, and the rows that have a pattern."""
+    def _index(
+        self,
+    ) -> tuple[dict[tuple[str, str], list[int]], dict[str, tuple[re.Pattern[str], list[int]]]]:
+        """Rows by the one value that they name; of each field, all patterns as one and their rows.
+
+        Few tasks match any of a file's thousands of patterns, and one expression tells which.
+        """
         literal: dict[tuple[str, str], list[int]] = {}
-        patterns = []
+        patterns: dict[str, list[int]] = {}
         for number, row in enumerate(self.placements):
             if row.is_literal:
                 literal.setdefault((row.field, row.pattern.casefold()), []).append(number)
             else:
-                patterns.append(number)
-        return literal, patterns
+                patterns.setdefault(row.field, []).append(number)
+        joint = {}
+        for field, numbers in patterns.items():
+            texts = (fnmatch.translate(self.placements[n].pattern.casefold()) for n in numbers)
+            joint[field] = (re.compile("|".join(texts)), numbers)
+        return literal, joint
 
     def _place(self) -> str:
         return self.where or f"split '{self.name}'"
 
     def _category(self, spec: catalog.TaskSpec) -> tuple[str, str]:
-        return self.categories.get(spec.original_name, (spec.category, ""))
+        exceptions = (self.base or self).categories
+        return exceptions.get(spec.original_name, (spec.category, ""))
 
     def _placed(self, spec: catalog.TaskSpec) -> Assignment | None:
         row = self.find(spec)
         if row is None:
             return None
-        category, exception = self._category(spec)
+        category, exception = self.category_names(spec)[0], self._category(spec)[1]
         if spec.instruction_kind == "text":
             if row.role == "train":
                 return dataclasses.replace(TEXT, reason=row.reason, category=category)
@@ -376,12 +404,12 @@ class Split:
     def _with_lists(
         self, specs: Sequence[catalog.TaskSpec], official: OfficialLists | None
     ) -> "Split":
-        if not self.by_lists or not specs:
+        if not self.track or not specs:
             return self
         if official is None:
             raise InputError(
                 f"split '{self.name}' needs the benchmark's split lists, and none were found. Give"
-                " a data_dir with splits/default/{train,test}_tasks.txt, as in the official"
+                f" a data_dir with splits/{self.track}/{{train,test}}_tasks.txt, as in the official"
                 " repository, or use split 'opt_iml'."
             )
         if official.problem:
@@ -408,28 +436,56 @@ class Split:
         specs: Sequence[catalog.TaskSpec],
         placed: Mapping[str, Assignment],
     ) -> None:
-        """A category that is trained on is not fully held out."""
-        trained: dict[str, catalog.TaskSpec] = {}
+        """A category that is trained on is not fully held out.
+
+        A task that our rows place counts under both names of its category, and so does what it is
+        compared with: `base` may report one of the two under a kind of its own. Two tasks that
+        `base` places count as it reports them.
+        """
+        trained = [s for s in specs if (one := placed[s.name]).role == "train" and one.level]
+        ours = [spec for spec in trained if self._is_ours(spec)]
+        reported = {placed[spec.name].category: spec for spec in reversed(trained)}
+        by_name, by_our_name = (
+            {name: spec for spec in reversed(some) for name in self._folded(spec, placed)}
+            for some in (trained, ours)
+        )
         for spec in specs:
-            one = placed[spec.name]
-            if one.role == "train" and one.level:
-                trained.setdefault(one.category, spec)
-        for spec in specs:
-            one = placed[spec.name]
-            if one.level == "fully_held_out" and (other := trained.get(one.category)):
-                tested = "tested" if one.role == "test" else "validated on"
-                fix = (
-                    "Move one of the two to excluded_tasks.txt."
-                    if self.by_lists
-                    else f"Hold the whole category out (a row with field 'category' above the row"
-                    f" that trains it), or give '{spec.original_name}' the level"
-                    " partially_supervised."
-                )
-                raise InputError(
-                    f"{self._place()}: category '{one.category}' is trained on"
-                    f" ('{other.original_name}') and {tested} ('{spec.original_name}'), so the"
-                    f" {one.role} task is not fully held out. {fix}"
-                )
+            category, level = placed[spec.name].category, placed[spec.name].level
+            if level != "fully_held_out":
+                continue
+            if (other := reported.get(category)) is not None:
+                raise self._trained_on(category, spec, placed[spec.name].role, other)
+            others = by_name if self._is_ours(spec) else by_our_name
+            for folded, name in self._folded(spec, placed).items():
+                if (other := others.get(folded)) is not None:
+                    raise self._trained_on(name, spec, placed[spec.name].role, other)
+
+    def _trained_on(
+        self, category: str, spec: catalog.TaskSpec, role: str, other: catalog.TaskSpec
+    ) -> InputError:
+        tested = "tested" if role == "test" else "validated on"
+        fix = (
+            "Move one of the two to excluded_tasks.txt."
+            if self.track
+            else f"Hold the whole category out (a row with field 'category' above the row"
+            f" that trains it), or give '{spec.original_name}' the level partially_supervised."
+        )
+        return InputError(
+            f"{self._place()}: category '{category}' is trained on ('{other.original_name}') and"
+            f" {tested} ('{spec.original_name}'), so the {role} task is not fully held out. {fix}"
+        )
+
+    def _folded(self, spec: catalog.TaskSpec, placed: Mapping[str, Assignment]) -> dict[str, str]:
+        """The names of a task's category, case aside -> as written."""
+        names = (placed[spec.name].category, *self.category_names(spec))
+        return {name.casefold(): name for name in names}
+
+    def _is_ours(self, spec: catalog.TaskSpec) -> bool:
+        """True if our row places the task otherwise than `base` does."""
+        if self.base is None or (row := self.find(spec)) is None:
+            return False
+        other = self.base.find(spec)
+        return other is None or other.outcome != row.outcome
 
 
 def source_names(spec: catalog.TaskSpec) -> tuple[str, ...]:
@@ -438,11 +494,12 @@ def source_names(spec: catalog.TaskSpec) -> tuple[str, ...]:
     return tuple(part.casefold() for part in parts if part)
 
 
-def _values(field: str, category: str, spec: catalog.TaskSpec) -> tuple[str, ...]:
+def _values(field: str, categories: Sequence[str], spec: catalog.TaskSpec) -> tuple[str, ...]:
     if field == "source":
         return source_names(spec)
+    if field == "category":
+        return tuple(name.casefold() for name in categories)
     value = {
-        "category": category,
         "task": spec.original_name,
         "name": spec.name,
         "benchmark": spec.benchmark,

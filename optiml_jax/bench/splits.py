@@ -31,7 +31,6 @@ from optiml_jax.bench.split_rules import (
     Split,
     source_names,
 )
-from optiml_jax.errors import unknown
 
 __all__ = [
     "CATEGORY_EXCEPTIONS",
@@ -67,14 +66,26 @@ SHARED_DATA = opt_iml_split.SHARED_DATA
 HELDOUT_ONE_IN = 10
 MAX_HELDOUT = 100
 
+_IN_NONE = Assignment("excluded", "", "in none of the official lists")
+_NEW_CATEGORIES = {
+    "partially_supervised": "its test categories are none of its training categories"
+}
+
 OFFICIAL = Split(
     name="super_natural_instructions_official",
     summary="Super-NaturalInstructions' own lists: 756 tasks train, 119 are tested",
-    default=Assignment("excluded", "", "in none of the official lists"),
-    by_lists=True,
-    empty_levels={
-        "partially_supervised": "its test categories are none of its training categories"
-    },
+    default=_IN_NONE,
+    track="default",
+    empty_levels=_NEW_CATEGORIES,
+)
+
+XLINGUAL = Split(
+    name="super_natural_instructions_xlingual",
+    summary="Super-NaturalInstructions' lists across languages: 1,270 tasks train, 35 in other"
+    " languages than English are tested",
+    default=_IN_NONE,
+    track="xlingual",
+    empty_levels=_NEW_CATEGORIES,
 )
 
 SPLITS: Mapping[str, Split] = types.MappingProxyType(
@@ -84,6 +95,7 @@ SPLITS: Mapping[str, Split] = types.MappingProxyType(
             opt_iml_split.OPT_IML,
             opt_iml_split.OPT_IML_MAX,
             OFFICIAL,
+            XLINGUAL,
             *t0_split.SPLITS,
             *flan_split.SPLITS,
             *crossfit_split.SPLITS,
@@ -103,7 +115,7 @@ def find(split: str, rules: str = "") -> Split:
     """The split of this name, or of the user's file of this path.
 
     Args:
-        split: a name, or a path that ends in .tsv or has a folder.
+        split: a name, or the path of a file, which ends in .tsv.
         rules: text of a user's file that was read before, as a store keeps it; `split` is its name
             then and no file is opened.
 
@@ -116,7 +128,7 @@ def find(split: str, rules: str = "") -> Split:
         return SPLITS[split]
     if split_file.is_path(split):
         return split_file.read(split, SPLITS)
-    raise unknown("split", split, SPLITS)
+    raise split_file.unknown_split(split, SPLITS)
 
 
 def assign(
@@ -130,10 +142,10 @@ def assign(
 
     Args:
         split: as `find` takes it, or the split itself.
-        official: the benchmark's own lists; needed by `super_natural_instructions_official`.
+        official: the benchmark's own lists of the split's `track`, if it has one.
         elsewhere: task -> reason, of tasks that OPT-IML has from another benchmark already; they
             leave its splits.
-        known: further tasks that a split file's rows may evaluate.
+        known: further tasks that a split may evaluate, read here or not.
 
     Raises:
         InputError: unknown split, one that is not for these tasks, no official lists where they

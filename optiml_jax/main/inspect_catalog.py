@@ -23,7 +23,7 @@ COUNTS = (*splits.ROLES, "opt_iml", "opt_iml_max")
 def table_content(split: str | None, filters: Filters) -> dict[str, Any]:
     """The tasks that pass the filters, and how many there are by benchmark, level and category.
 
-    "notes" says which levels the split leaves empty, and which rows of a split file are idle.
+    "notes" says what a user should know of the split beside the roles (`split_notes`).
 
     Args:
         split: gives roles and levels, a name or a file; `opt_iml` when None.
@@ -41,7 +41,7 @@ def table_content(split: str | None, filters: Filters) -> dict[str, Any]:
     kept = filters.apply(rows, lambda row: row, "the catalog")
     return {
         "split": found.name,
-        "notes": split_notes.table_notes(found, assigned.values(), table),
+        "notes": split_notes.table_notes(found, assigned, table),
         **_counts(kept),
         "benchmarks": _grouped(kept, "benchmark", catalog_table.BENCHMARKS),
         "levels": _grouped(kept, "level", splits.LEVELS),
@@ -63,7 +63,12 @@ def assigned_table(
     """
     split = catalog_table.SPLITS[0] if split is None else split
     if split in splits.SPLITS and split not in catalog_table.SPLITS:
-        raise errors.unknown("split", split, catalog_table.SPLITS, "--split")
+        own = [one.name for one in declarations.BENCHMARKS.values() if one.default_split == split]
+        raise errors.InputError(
+            f"--split={split}: the tasks of this split are not in the catalog of OPT-IML Bench;"
+            f" --catalog={own[0]} shows them. Splits of the catalog are e.g."
+            f" {', '.join(catalog_table.SPLITS[:4])}."
+        )
     found = splits.find(split)
     table = list(catalog_table.read(TABLE).values())
     return found, table, catalog_table.assign(table, found)

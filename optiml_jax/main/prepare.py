@@ -213,9 +213,9 @@ def run(args: argparse.Namespace) -> int:
         folders = " and ".join(filter(None, (args.data_dir, args.tfds_data_dir)))
         origin = f" from {folders}" if folders else ""
     split = split or splits.find(render.split, render.split_rules)
-    for note in split_notes.row_notes(split, [task.spec for task in tasks]):
-        print(f"note: {note}", file=sys.stderr)
     placed = {task.spec.name: (task.spec, assignments[task.spec.name]) for task in tasks}
+    for note in split_notes.task_notes(split, placed):
+        print(f"note: {note}", file=sys.stderr)
     split_notes.check_beside(split, placed, index, args.out)
     print(f"read {len(tasks):,} tasks of {args.benchmark}{origin}", flush=True)
     if out := [t.spec.name for t in tasks if assignments[t.spec.name].role == "excluded"]:

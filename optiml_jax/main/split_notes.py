@@ -1,4 +1,6 @@
-"""What a user should know of a split beside the roles: empty levels, idle rows, shared data.
+"""What a user should know of a split beside the roles.
+
+Empty levels, idle rows, training tasks on evaluated data or of evaluation suites.
 
 Neighbours: `prepare` and `inspect` print these sentences. `bench.splits` refuses what is wrong
 among the tasks that are read, `check_beside` what is wrong between them and a store.
@@ -8,13 +10,25 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from optiml_jax.bench import catalog, catalog_table, split_file, split_rules, splits
+# setup.py maps the folder tasks/ to this name, which pyright does not know.
+from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeAccessIssue]
+from optiml_jax.bench import (
+    catalog,
+    catalog_table,
+    opt_iml_split,
+    split_file,
+    split_rules,
+    splits,
+)
 from optiml_jax.errors import InputError
+
+Placed = Mapping[str, tuple[catalog.TaskSpec, splits.Assignment]]
+"""By a task's name."""
 
 
 def table_notes(
     split: splits.Split,
-    assigned: Iterable[splits.Assignment],
+    assigned: Mapping[str, splits.Assignment],
     table: Iterable[catalog_table.Row],
 ) -> list[str]:
     """Of a split over the catalog of OPT-IML Bench.
@@ -22,44 +36,43 @@ def table_notes(
     Raises:
         InputError: see `split_file.notes`.
     """
-    assigned = list(assigned)
-    told = []
-    if split.rules:
-        specs = [row.to_spec() for row in table]
-        told = split_file.notes(split, specs)
-        told += _shared_notes(split, specs, list(zip(specs, assigned, strict=True)))
-    return told + _level_notes(split, (one.level for one in assigned), "in the catalog")
+    placed = {row.name: (row.to_spec(), assigned[row.name]) for row in table}
+    told = split_file.notes(split, [spec for spec, _ in placed.values()]) if split.rules else []
+    told += _suite_notes(split, placed) + _shared_notes(split, placed, placed)
+    rows = [(one.role, one.level, one.category) for one in assigned.values()]
+    return told + _level_notes(split, rows, "in the catalog")
 
 
-def row_notes(split: splits.Split, specs: Iterable[catalog.TaskSpec]) -> list[str]:
-    """Of a user's file: rows that place no task, neither of these nor of the catalog.
+def task_notes(split: splits.Split, given: Placed) -> list[str]:
+    """Of tasks that were read: rows of a user's file that place none, of these or of the catalog.
 
-    And training tasks of these on the data of an evaluated one, of these or of the catalog.
+    And training tasks of these that are copies of evaluation suites, or on the data of an evaluated
+    task, of these or of the catalog.
 
     Raises:
         InputError: see `split_file.notes`.
     """
-    if not split.rules:
-        return []
-    from optiml_jax.main import inspect_catalog
-
-    specs = list(specs)
-    table = catalog_table.read(inspect_catalog.TABLE).values()
-    known = {row.name: row.to_spec() for row in table}
-    known |= {spec.name: spec for spec in specs}
-    elsewhere = {row.name: row.dropped_because for row in table if row.dropped_because}
-    told = split_file.notes(split, known.values())
-    roles = split.roles(list(known.values()), elsewhere=elsewhere)
-    placed = [(spec, roles[name]) for name, spec in known.items()]
-    return told + _shared_notes(split, specs, placed)
+    table = list(catalog_table.read(declarations.CATALOG).values())
+    specs = {row.name: row.to_spec() for row in table} | {name: s for name, (s, _) in given.items()}
+    told, roles = [], {}
+    if split.rules:
+        told = split_file.notes(split, specs.values())
+        elsewhere = {row.name: row.dropped_because for row in table if row.dropped_because}
+        roles = split.roles(list(specs.values()), elsewhere=elsewhere)
+    elif split.name in catalog_table.SPLITS:
+        roles = catalog_table.assign(table, split)
+    placed = {name: (specs[name], one) for name, one in roles.items()} | dict(given)
+    return told + _suite_notes(split, given) + _shared_notes(split, given, placed)
 
 
 def store_notes(split: splits.Split, index: Mapping[str, Any], where: str) -> list[str]:
-    """Of a store that was written: levels at which none of its tasks is evaluated."""
+    """Of a store that was written: levels that its tasks leave empty, or that are not what they
+    say."""
     rows = index["tasks"]
     if all(row["spec"]["instruction_kind"] == "text" for row in rows):
         return []
-    return _level_notes(split, (row["level"] for row in rows), f"of {where}")
+    found = [(row["role"], row["level"], row["spec"]["category"]) for row in rows]
+    return _level_notes(split, found, f"of {where}")
 
 
 def text_notes(index: Mapping[str, Any], where: str) -> list[str]:
@@ -89,16 +102,11 @@ def change_note(split: splits.Split, index: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def check_beside(
-    split: splits.Split,
-    given: Mapping[str, tuple[catalog.TaskSpec, splits.Assignment]],
-    index: Mapping[str, Any],
-    where: str,
-) -> None:
+def check_beside(split: splits.Split, given: Placed, index: Mapping[str, Any], where: str) -> None:
     """What one benchmark holds out must not train in another of the same store.
 
-    Named splits hold out whole categories and know the data of all evaluation tasks; a user's rows
-    may name a task alone.
+    Named splits hold out whole categories, a user's rows may name a task alone. The rule on shared
+    data knows the evaluation tasks of the catalog, and not those of your own.
 
     Args:
         given: the tasks of this run, by name.
@@ -106,15 +114,21 @@ def check_beside(
     Raises:
         InputError: a given task and a stored one of another benchmark contradict each other: one
             category is trained on and held out fully, or a task trains on the data of an evaluated
-            one under a split whose base takes such tasks out.
+            one under a split that takes such tasks out, or whose base does.
     """
-    if not split.rules:
-        return
     benchmarks = {spec.benchmark for spec, _ in given.values()}
+    rows = [r for r in index.get("tasks", ()) if r["spec"]["benchmark"] not in benchmarks]
+    if split.rules:
+        _check_categories(split, given, rows, where)
+    if _has_data_rule(split):
+        _check_data(split, given, rows, where)
+
+
+def _check_categories(
+    split: splits.Split, given: Placed, rows: Iterable[Mapping[str, Any]], where: str
+) -> None:
     stored = [
-        (row["spec"]["name"], row["spec"]["category"], row["role"], row["level"])
-        for row in index.get("tasks", ())
-        if row["spec"]["benchmark"] not in benchmarks
+        (row["spec"]["name"], row["spec"]["category"], row["role"], row["level"]) for row in rows
     ]
     ours = [(name, one.category, one.role, one.level) for name, (_, one) in given.items()]
     for some, others in ((ours, stored), (stored, ours)):
@@ -129,25 +143,41 @@ def check_beside(
                     " Hold the whole category out (a row with field 'category'), give the task the"
                     " level partially_supervised, or give a new --out."
                 )
-    if split.base is None or split.base.shared_data is None:
-        return
-    beside = [
-        (catalog.TaskSpec.from_json(row["spec"]), row["role"])
-        for row in index.get("tasks", ())
-        if row["spec"]["benchmark"] not in benchmarks
-    ]
+
+
+def _check_data(
+    split: splits.Split, given: Placed, rows: Iterable[Mapping[str, Any]], where: str
+) -> None:
+    beside = [(catalog.TaskSpec.from_json(row["spec"]), row["role"]) for row in rows]
     here = [(spec, one.role) for spec, one in given.values()]
     for some, others in ((here, beside), (beside, here)):
-        # Rows that say train are exceptions that the user wants.
-        trained = [spec for spec, role in some if role == "train" and not split.find(spec)]
+        # Rows that say train are exceptions that the user wants; no named split places the tasks
+        # of a user's module.
+        trained = [
+            spec
+            for spec, role in some
+            if role == "train"
+            and not split.find(spec)
+            and (split.rules or spec.benchmark in declarations.BENCHMARKS)
+        ]
         rule = _only([spec for spec, role in others if role in splits.EVALUATED])
         for spec, source, task in rule.shared(trained):
+            fix = (
+                f"Add the row excluded with the field source and the pattern {source} below the row"
+                f" of '{task}'"
+                if split.rules
+                else "Give both a split file: the row excluded with the field name and the pattern"
+                f" {spec.name}, the last row with the field split and the pattern {split.name}"
+            )
             raise InputError(
                 f"split '{split.name}': '{spec.name}' trains on the data of '{source}', and"
-                f" '{task}' of another benchmark is evaluated on it in store '{where}'. Add the row"
-                f" excluded with the field source and the pattern {source} below the row of"
-                f" '{task}', and prepare both benchmarks again with a new --out."
+                f" '{task}' of another benchmark is evaluated on it in store '{where}'. {fix}, and"
+                " prepare both benchmarks again with a new --out."
             )
+
+
+def _has_data_rule(split: splits.Split) -> bool:
+    return any(one is not None and one.shared_data is not None for one in (split, split.base))
 
 
 def _only(specs: Iterable[catalog.TaskSpec]) -> split_rules.SharedData:
@@ -155,34 +185,86 @@ def _only(specs: Iterable[catalog.TaskSpec]) -> split_rules.SharedData:
     return dataclasses.replace(splits.SHARED_DATA, evaluated={}).adding(specs)
 
 
-def _shared_notes(
-    split: splits.Split,
-    trained: Sequence[catalog.TaskSpec],
-    placed: Sequence[tuple[catalog.TaskSpec, splits.Assignment]],
-) -> list[str]:
-    """Of a file without a rule on shared data: training tasks on the data of an evaluated task."""
-    if split.base is not None and split.base.shared_data is not None:
+def _suite_notes(split: splits.Split, given: Placed) -> list[str]:
+    """Training tasks that are copies of evaluation suites, which `opt_iml` never trains on."""
+    suites = opt_iml_split.OPT_IML_MAX
+    found = [
+        (spec, row)
+        for spec, one in given.values()
+        if one.role == "train" and (row := suites.find(spec)) is not None
+    ]
+    if not found:
         return []
-    training = {spec.name for spec, one in placed if one.role == "train"}
-    rule = _only([spec for spec, one in placed if one.role in splits.EVALUATED])
-    found = list(rule.shared(spec for spec in trained if spec.name in training))
+    spec, first = found[0]
+    tasks = "1 training task copies" if len(found) == 1 else f"{len(found):,} training tasks copy"
+    rows = "; ".join(
+        dict.fromkeys(f"excluded, field {row.field}, pattern {row.pattern}" for _, row in found)
+    )
+    fix = (
+        f" Rows at the top of the file take them out: {rows}."
+        if split.rules
+        else " Scores on those suites would be scores on training data; opt_iml leaves such tasks"
+        " out."
+    )
+    return [
+        f"{_source(split)}: {tasks} evaluation suites (first: '{spec.name}', a"
+        f" {first.reason.partition(',')[0]}).{fix}"
+    ]
+
+
+def _source(split: splits.Split) -> str:
+    return split.where or f"split '{split.name}'"
+
+
+def _shared_notes(split: splits.Split, given: Placed, placed: Placed) -> list[str]:
+    """Of a split without a rule on shared data: training tasks on the data of an evaluated task."""
+    if _has_data_rule(split):
+        return []
+    rule = _only([spec for spec, one in placed.values() if one.role in splits.EVALUATED])
+    found = list(rule.shared(spec for spec, one in given.values() if one.role == "train"))
     if not found:
         return []
     spec, source, task = found[0]
     tasks = "1 training task names" if len(found) == 1 else f"{len(found):,} training tasks name"
-    return [
-        f"{split.where}: {tasks} the data of an evaluated task (first: '{spec.name}', data set"
+    told = (
+        f"{_source(split)}: {tasks} the data of an evaluated task (first: '{spec.name}', data set"
         f" '{source}', evaluated in '{task}'): no rule of this split takes them out of training."
-        f" Add rows like excluded, field source, pattern {source}, below those of the evaluated"
-        " tasks; or let the last row have the field split and the pattern opt_iml."
+    )
+    if split.track:
+        return [f"{told} It was published so."]
+    if split.base is None and split.rules:
+        return [
+            f"{told} Add rows like excluded, field source, pattern {source}, below those of the"
+            " evaluated tasks; or let the last row have the field split and the pattern opt_iml."
+        ]
+    base = "" if split.rules else f", whose last row has the field split and pattern {split.name}"
+    where = "to the file" if split.rules else "to a split file of your own"
+    return [
+        f"{told} {'Its base was' if split.rules else 'It was'} published so. To take them out,"
+        f" add rows like excluded, field name, pattern {spec.name} {where}{base}."
     ]
 
 
-def _level_notes(split: splits.Split, levels: Iterable[str], where: str) -> list[str]:
-    found = set(levels)
-    return [
+def _level_notes(
+    split: splits.Split, rows: Sequence[tuple[str, str, str]], where: str
+) -> list[str]:
+    """Levels that are empty, or not what they say; rows are (role, level, category)."""
+    found = {level for _, level, _ in rows}
+    told = [
         f"split '{split.name}' leaves the level {level} empty: no task {where} is evaluated at it"
         + (f" ({why})." if (why := split.empty_levels.get(level)) else ".")
         for level in splits.LEVELS
         if level not in found
     ]
+    trained = {category for role, level, category in rows if role == "train" and level}
+    untrained = [c for _, level, c in rows if level == "partially_supervised" and c not in trained]
+    if untrained:
+        categories = sorted(set(untrained))
+        more = f" and {len(categories) - 3:,} more" if len(categories) > 3 else ""
+        tasks = "1 task is" if len(untrained) == 1 else f"{len(untrained):,} tasks are"
+        told.append(
+            f"split '{split.name}': {tasks} partially_supervised, and no task {where} trains of"
+            f" their category: {', '.join(categories[:3])}{more}. Scores at that level are then of"
+            " categories that the model has not seen."
+        )
+    return told

@@ -137,11 +137,20 @@ def test_the_official_split_holds_its_categories_out(rows):
     own = [row for row in rows.values() if row.benchmark == super_natural_instructions.BENCHMARK]
     by_role = collections.Counter(row.official_role for row in own)
     assert by_role == {"train": 756, "test": 119, "excluded": 738}
-    assert not any(row.official_role or row.official_level for row in set(rows.values()) - {*own})
-    # It has no exceptions: Winobias is Coreference Resolution there.
-    trained = {row.category for row in own if row.official_role == "train"}
-    tested = {row.category for row in own if row.official_role == "test"}
-    assert trained & tested == {"Stereotype Detection"}
+    by_role = collections.Counter(row.xlingual_role for row in own)
+    assert by_role == {"train": 1270, "test": 35, "excluded": 308}
+    assert not any(row.official_role or row.xlingual_role for row in set(rows.values()) - {*own})
+    # By their own categories: Winobias is Coreference Resolution there.
+    listed = tables.read(
+        build_catalog.TABLES / "super_natural_instructions_list.tsv", build_lists.SNI_COLUMNS
+    )
+    for track in ("official", "xlingual"):
+        trained, tested = (
+            {cells["category"] for cells in listed.values() if cells[track] == role}
+            for role in ("train", "test")
+        )
+        assert tested
+        assert not trained & tested
 
 
 def test_roles_levels_and_memberships_agree(rows):

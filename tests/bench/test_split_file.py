@@ -134,7 +134,13 @@ def test_name_and_digest_are_the_files(write, tmp_path):
             HEAD + "train\t\tsplit\topt_iml\n",
             "field 'split' lets the split 'opt_iml' give roles and levels. Leave both blank here.",
         ),
-        (HEAD + "\t\tsplit\tsuper_natural_instructions_official\n", "mine.tsv:2: unknown split 's"),
+        (
+            HEAD + "\t\tsplit\tsuper_natural_instructions_official\n",
+            "mine.tsv:2: the split 'super_natural_instructions_official' cannot place the other"
+            " tasks: its lists lie beside the tasks of one benchmark",
+        ),
+        (HEAD + "\t\tsplit\tmine\n", "mine.tsv:2: field 'split' names 'mine', which is this file"),
+        (HEAD + "\t\tsplit\tother.tsv\n", "field 'split' names 'other.tsv', which is a file, and"),
         (
             HEAD + TEST + "excluded\t\tcategory\ttextual entailment\n" + LAST,
             "mine.tsv:3: category 'textual entailment' is excluded here and test and fully_held_out"
@@ -159,6 +165,28 @@ def test_a_bad_file_is_refused(write, text, message):
 def test_a_bad_name_is_refused(write, name, message):
     with pytest.raises(InputError, match=message):
         splits.find(write(HEAD + LAST, name))
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.TSV", "mine"])
+def test_a_file_ends_in_tsv(write, name):
+    path = write(HEAD + LAST, name)
+    with pytest.raises(InputError, match=r"ends in \.tsv, .* Rename it to '.*/mine\.tsv', or give"):
+        splits.find(path)
+    # Beside the working folder there is no folder in front.
+    if "." in name:
+        with pytest.raises(InputError, match=r"ends in \.tsv, .* Rename it to 'mine\.tsv', or"):
+            splits.find(name)
+
+
+def test_an_unknown_split_shows_what_matters_first():
+    with pytest.raises(InputError) as error:
+        splits.find("opt")
+    assert (
+        "unknown split 'opt'. Did you mean 'opt_iml'? Known: opt_iml, opt_iml_max,"
+        " super_natural_instructions_official, super_natural_instructions_xlingual, t0, t0p, t0pp,"
+        " flan_* (17), crossfit_* (8), mini;" in str(error.value)
+    )
+    assert "A split file's name ends in .tsv." in str(error.value)
 
 
 def test_a_file_that_is_not_there_offers_the_nearest(write):
@@ -198,6 +226,103 @@ def test_a_held_out_category_that_trains_is_refused(write):
     assert "give 'rte' the level partially_supervised" in str(error.value)
 
 
+FLAN = (
+    spec("rte", "Textual Entailment"),
+    spec("cb", "Textual Entailment"),
+    spec("xsum", "Summarization"),
+    spec("ag_news_subset", "Title Generation"),
+    spec("squad_v1", "Question Answering"),
+    spec("trivia_qa", "Question Answering"),
+)
+CROSSFIT = (
+    spec("glue-rte", "Textual Entailment", benchmark="crossfit"),
+    spec("anli", "Textual Entailment", benchmark="crossfit"),
+)
+
+
+def on(split):
+    return f"\t\tsplit\t{split}\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "base", "specs", "message"),
+    [
+        (
+            "test\tfully_held_out\tname\tflan__xsum\n",
+            *("flan_entailment", FLAN),
+            "category 'summarization' is trained on ('ag_news_subset') and tested ('xsum')",
+        ),
+        (
+            "train\t\tname\tflan__cb\n",
+            *("flan_entailment", FLAN),
+            "category 'entailment' is trained on ('cb') and tested ('rte')",
+        ),
+        (
+            "train\t\tname\tcrossfit__glue_rte\n",
+            *("crossfit_train_non_nli_test_nli", CROSSFIT),
+            "category 'Natural Language Inference' is trained on ('glue-rte') and validated on ('a",
+        ),
+        # Tasks that the base reports under no kind of its own have the catalog's name.
+        (
+            "test\tfully_held_out\ttask\tother\n",
+            *("flan_entailment", (*FLAN, spec("other", "Summarization", benchmark="t5"))),
+            "category 'Summarization' is trained on ('xsum') and tested ('other')",
+        ),
+        (
+            "train\t\ttask\tother\n",
+            *("flan_entailment", (*FLAN, spec("other", "Textual Entailment", benchmark="t5"))),
+            "category 'Textual Entailment' is trained on ('other') and tested ('rte')",
+        ),
+    ],
+)
+def test_a_category_has_the_bases_name_too(write, rows, base, specs, message):
+    with pytest.raises(InputError) as error:
+        splits.assign(specs, write(HEAD + rows + on(base)))
+    assert message in str(error.value)
+
+
+def test_a_row_that_says_what_the_base_says_changes_nothing(write):
+    """squad_v1 is held out and trivia_qa trains, both Question Answering in the catalog."""
+    base = "flan_reading_comprehension"
+    path = write(HEAD + "train\t\tname\tflan__trivia_qa\tas published\n" + on(base))
+    ours, named = splits.assign(FLAN, path), splits.assign(FLAN, base)
+    for name, one in ours.items():
+        other = named[name]
+        assert (one.role, one.level, one.category) == (other.role, other.level, other.category)
+
+
+@pytest.mark.parametrize("category", ["summarization", "Summarization"])
+def test_a_category_row_means_both_names(write, category):
+    path = write(HEAD + f"test\tfully_held_out\tcategory\t{category}\n" + on("flan_entailment"))
+    other = spec("other", "Summarization", benchmark="t5")
+    found = splits.assign([*FLAN, other], path)
+    tested = {name: one.category for name, one in found.items() if one.role == "test"}
+    assert tested == {
+        "flan__rte": "entailment",
+        "flan__cb": "entailment",
+        "flan__xsum": "summarization",
+        "flan__ag_news_subset": "summarization",
+        "t5__other": "Summarization",
+    }
+    split = splits.find(path)
+    assert split_file.notes(split, FLAN) == []
+    slip = write(HEAD + "excluded\t\tcategory\treading_comprehensoin\n" + on("flan_entailment"))
+    with pytest.raises(InputError, match="Did you mean 'reading_comprehension'"):
+        split_file.notes(splits.find(slip), FLAN)
+
+
+def test_notes_on_idle_rows_end_somewhere(write):
+    rows = "".join(f"excluded\t\tname\tflan__x{n}*\n" for n in range(30))
+    told = split_file.notes(splits.find(write(HEAD + rows + LAST)), FLAN)
+    assert len(told) == 21
+    assert told[0].endswith("no task has name 'flan__x0*'. Did you mean 'flan__xsum'?")
+    assert told[-1].endswith("mine.tsv: and 10 more rows that place no task.")
+    # A slip is refused wherever it stands.
+    slip = "excluded\t\tname\tflan__ag_news_subst\n"
+    with pytest.raises(InputError, match=r"mine\.tsv:32: no task has name 'flan__ag_news_subst'"):
+        split_file.notes(splits.find(write(HEAD + rows + slip + LAST)), FLAN)
+
+
 def evaluated(name):
     return f"test\tpartially_supervised\tname\t{name}\t\n"
 
@@ -233,6 +358,17 @@ def test_a_files_evaluation_tasks_count_for_the_bases_rule_on_data(write):
     # Without the row, gigaword and what shares its data train.
     (alone,) = splits.assign(specs[1:2], "opt_iml", known=specs).values()
     assert alone.role == "train"
+
+
+def test_data_that_a_named_split_evaluates_elsewhere_does_not_train():
+    """The catalog's Perspectrum is evaluated, and stands in no table of data sets."""
+    perspectrum = spec("task1385", "Textual Entailment", ["perspectrum"])
+    own = spec("mine", sources=["Perspectrum"], benchmark="super_natural_instructions")
+    for split, role in (("opt_iml", "excluded"), ("opt_iml_max", "train")):
+        (one,) = splits.assign([own], split, known=[perspectrum]).values()
+        assert one.role == role
+    (one,) = splits.assign([own], "opt_iml").values()
+    assert one.role == "train"
 
 
 def test_a_file_on_its_own_has_no_rule_on_data(write):

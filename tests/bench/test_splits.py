@@ -305,14 +305,23 @@ def test_copies_and_shared_sources_on_the_real_tasks(real):
     assert {assigned[o.name].role for o in copies} == {"excluded"}
 
 
-def test_official_split_on_the_real_tasks(real, real_folder):
-    lists = super_natural_instructions.read_official_lists(real_folder)
+@pytest.mark.parametrize(
+    ("split", "sizes"),
+    [
+        ("super_natural_instructions_official", [756, 119, 738, 3]),
+        ("super_natural_instructions_xlingual", [1270, 35, 308, 0]),
+    ],
+)
+def test_official_splits_on_the_real_tasks(real, real_folder, split, sizes):
+    track = splits.find(split).track
+    lists = super_natural_instructions.read_official_lists(real_folder, track)
     assert lists is not None
-    assert [len(x) for x in (lists.train, lists.test, lists.excluded, lists.dev)] == [
-        756, 119, 738, 3,
-    ]  # fmt: skip
+    assert [len(x) for x in (lists.train, lists.test, lists.excluded, lists.dev)] == sizes
     assert set(lists.dev) <= set(lists.test)
-    assigned = splits.assign(real, "super_natural_instructions_official", lists)
+    assigned = splits.assign(real, split, lists)
+    tested = [one for one in real if assigned[one.name].role == "test"]
+    english = {one.name for one in tested if "English" in one.input_languages}
+    assert english == ({one.name for one in tested} if track == "default" else set())
     names = {one.name: one.original_name for one in real}
     for role, listed in (
         ("train", lists.train),

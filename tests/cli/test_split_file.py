@@ -121,6 +121,25 @@ def test_a_category_held_out_beside_a_stored_benchmark(task_dir, tmp_path, split
     assert (store / store_lib.INDEX_FILE).read_bytes() == index
 
 
+@pytest.mark.parametrize(
+    ("row", "base", "category"),
+    [
+        ("train\t\tname\tflan__cb\t\n", "flan_entailment", "entailment"),
+        ("test\tfully_held_out\tname\tflan__xsum\t\n", "flan_entailment", "summarization"),
+        (
+            "train\t\tname\tcrossfit__glue_rte\t\n",
+            *("crossfit_train_non_nli_test_nli", "Natural Language Inference"),
+        ),
+        ("train\t\tname\tpromptsource__hellaswag\t\n", "t0", "Sentence Completion"),
+    ],
+)
+def test_a_file_cannot_train_on_what_its_base_holds_out(split, capsys, row, base, category):
+    assert cli.main(["inspect", "--catalog", split(row, f"\t\tsplit\t{base}\t\n")]) == 2
+    out, err = capsys.readouterr()
+    assert f"mine.tsv: category '{category}' is trained on ('" in err
+    assert not out
+
+
 def test_idle_rows_are_told(task_dir, tmp_path, split, capsys):
     # Of another benchmark, and of none.
     rows = ("excluded\t\tname\tflan__rte\t\n", "train\t\tname\tflan__rtee\t\n", TEST, LAST)
@@ -162,6 +181,39 @@ def test_training_on_evaluated_data_is_told(task_dir, tmp_path, split, capsys):
     assert "data of an evaluated task" not in capsys.readouterr().err
 
 
+def test_copies_of_suites_that_train_are_told(task_dir, tmp_path, split, capsys):
+    assert cli.main(["inspect", "--catalog", split(LAST)]) == 0
+    err = capsys.readouterr().err
+    assert "mine.tsv: 58 training tasks copy evaluation suites (first: '" in err
+    row = "excluded\t\tsource\tbig*bench*\n"
+    assert "excluded, field source, pattern big*bench*" in err
+    # Read alone, and of a folder's tasks.
+    text = json.dumps({**task_file(), "Source": ["bigbench"]})
+    (task_dir / "task003_bigbench.json").write_text(text)
+    assert cli.main(prepare(task_dir, tmp_path / "store", split(LAST))) == 0
+    assert "1 training task copies evaluation suites (first: 'super" in capsys.readouterr().err
+    assert cli.main(prepare(task_dir, tmp_path / "without", split(row, LAST))) == 0
+    assert "evaluation suites" not in capsys.readouterr().err
+
+
+def test_a_partially_supervised_category_without_training_is_told(
+    task_dir, tmp_path, split, capsys
+):
+    row = "test\tpartially_supervised\tcategory\tTextual Entailment\tx\n"
+    flag = split(row, LAST)
+    assert cli.main(["inspect", "--catalog", flag]) == 0
+    told = "64 tasks are partially_supervised, and no task in the catalog trains of their category:"
+    assert f"{told} Textual Entailment." in capsys.readouterr().err
+    store = tmp_path / "store"
+    assert cli.main(prepare(task_dir, store, flag)) == 0
+    told = f"1 task is partially_supervised, and no task of {store} trains of their category: Text"
+    assert told in capsys.readouterr().err
+    text = json.dumps({**task_file(), "Categories": ["Textual Entailment"]})
+    (task_dir / "task003_c.json").write_text(text)
+    assert cli.main(prepare(task_dir, store, split("train\t\ttask\ttask003_c\n", row, LAST))) == 0
+    assert "partially_supervised, and" not in capsys.readouterr().err
+
+
 def test_the_catalog_under_a_file_on_opt_iml_shares_no_data(split, capsys):
     flag = split(GIGAWORD, ON_OPT_IML)
     assert cli.main(["inspect", "--catalog", "--json", flag]) == 0
@@ -188,6 +240,32 @@ def test_evaluated_data_of_a_stored_benchmark_does_not_train(task_dir, tmp_path,
     assert (store / store_lib.INDEX_FILE).read_bytes() == index
 
 
+def test_evaluated_data_of_a_stored_benchmark_does_not_train_under_opt_iml(
+    task_dir, tmp_path, capsys
+):
+    """A task of your own of a test category, and text that is named after its data."""
+    text = json.dumps({**task_file(), "Source": ["own"], "Categories": ["Textual Entailment"]})
+    (task_dir / "task003_c.json").write_text(text)
+    store = tmp_path / "store"
+    assert cli.main(prepare(task_dir, store)) == 0
+    index = (store / store_lib.INDEX_FILE).read_bytes()
+    folder = write_dialogues(tmp_path / "dialogues")
+    assert cli.main(["prepare", "dialogue", f"--data_dir={folder}", f"--out={store}"]) == 2
+    err = capsys.readouterr().err
+    assert "split 'opt_iml': 'dialogue__own' trains on the data of 'own', and 'task003_c'" in err
+    assert "pattern dialogue__own, the last row with the field split and the pattern opt_iml" in err
+    assert (store / store_lib.INDEX_FILE).read_bytes() == index
+
+
+def test_evaluated_data_of_the_catalog_does_not_train_under_opt_iml(task_dir, tmp_path):
+    """Perspectrum is evaluated in Super-NaturalInstructions, and this folder has no task of it."""
+    text = json.dumps({**task_file(), "Source": ["perspectrum"]})
+    (task_dir / "task001_a.json").write_text(text)
+    store = tmp_path / "store"
+    assert cli.main(prepare(task_dir, store)) == 0
+    assert roles(store)["task001_a"] == ("excluded", "")
+
+
 @pytest.mark.parametrize("lists", [(), ("train_tasks.txt",)])
 def test_lists_that_cannot_be_used_concern_the_official_split_alone(
     task_dir, tmp_path, split, capsys, lists
@@ -203,6 +281,33 @@ def test_lists_that_cannot_be_used_concern_the_official_split_alone(
     assert cli.main(prepare(task_dir, tmp_path / "official", flag)) == 2
     assert "_tasks.txt: cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "official").exists()
+
+
+@pytest.mark.parametrize(
+    ("split", "track", "tested"),
+    [
+        ("super_natural_instructions_official", "default", "task002_b"),
+        ("super_natural_instructions_xlingual", "xlingual", "task001_a"),
+    ],
+)
+def test_each_official_split_has_lists_of_its_own(task_dir, tmp_path, capsys, split, track, tested):
+    names = ("task001_a", "task002_b")
+    for folder, (train, test) in {"default": names, "xlingual": names[::-1]}.items():
+        lists = task_dir / "splits" / folder
+        lists.mkdir(parents=True)
+        (lists / "train_tasks.txt").write_text(train + "\n")
+        (lists / "test_tasks.txt").write_text(test + "\n")
+    store = tmp_path / "store"
+    assert cli.main(prepare(task_dir, store, f"--split={split}")) == 0
+    found = roles(store)
+    assert {name for name, (role, _) in found.items() if role == "test"} == {tested}
+    assert found[tested][1] == "fully_held_out"
+    for path in (task_dir / "splits" / track).iterdir():
+        path.unlink()
+    (task_dir / "splits" / track).rmdir()
+    capsys.readouterr()
+    assert cli.main(prepare(task_dir, tmp_path / "other", f"--split={split}")) == 2
+    assert f"with splits/{track}/{{train,test}}_tasks.txt" in capsys.readouterr().err
 
 
 def test_a_file_with_a_benchmarks_name_is_refused(task_dir, tmp_path, split, capsys):

@@ -72,8 +72,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             metadata[split] = json.dumps({TASK: path.stem, **kept}, ensure_ascii=False)
             splits[split] = self._generate_examples(path)
         lists = official_lists(pathlib.Path(dl_manager.manual_dir))
-        if lists is not None:
-            metadata[OFFICIAL_LISTS] = json.dumps(dataclasses.asdict(lists))
+        if lists:
+            found = {track: dataclasses.asdict(one) for track, one in lists.items()}
+            metadata[OFFICIAL_LISTS] = json.dumps(found)
         return splits
 
     def _generate_examples(self, path: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -288,7 +288,7 @@ def test_declaration(data, monkeypatch):
     monkeypatch.setattr(declaration, "data_sets", lambda: TABLE)
     found = declaration.BENCHMARK.read(Request(data.path))
     assert [task.spec.benchmark for task in found.tasks] == [declaration.BENCHMARK.name]
-    assert found.official is None
+    assert not found.official
 
 
 def test_the_catalog_knows_the_release():

@@ -16,20 +16,23 @@ Two counts a pair:
 
 Left out on purpose: what to do about a pair. The paper's authors looked at each; so does a person.
 
-Neighbours: `leakage_units`, `leakage_index`, `leakage_minhash`; `main.leakage_store` gives the
-texts of a store, `main.leakage_content` says what the counts mean.
+Neighbours: `leakage_units`, `leakage_index`, `leakage_minhash`; `leakage_brute` counts again;
+`main.leakage_store` gives the texts of a store, `main.leakage_content` says what counts mean.
 
 Source: OPT-IML (arXiv 2212.12017) §2.3.
 """
 
 import contextlib
 import dataclasses
+import errno
 import functools
+import math
 import multiprocessing
+import os
 import pathlib
-import random
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, Protocol
@@ -40,6 +43,8 @@ from optiml_jax.bench import leakage_index, leakage_units
 from optiml_jax.errors import InputError
 
 BLOCK_POSTINGS = 2**21
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Progress = Callable[[int, int, str], None]
 """(training tasks done, in all, what happens) -> None."""
@@ -155,20 +160,16 @@ def count(
         jobs: processes; 1 works in this one.
 
     Raises:
-        InputError: no evaluation example has n units.
+        InputError: no evaluation example has n units, or there is no room for the index.
     """
-    with tempfile.TemporaryDirectory(prefix="optiml_leakage_") as name:
-        folder = pathlib.Path(name)
+
+    def read() -> Iterator[tuple[str, Iterable[leakage_index.Evaluated]]]:
+        return ((task, texts.evaluated(task)) for task in evaluation)
+
+    with temporary_folder("optiml_leakage_", lambda: leakage_index.num_bytes(read())) as folder:
         progress(0, len(train), f"indexing {len(evaluation):,} evaluation tasks")
-        leakage_index.build(folder, ((task, texts.evaluated(task)) for task in evaluation), n)
+        leakage_index.build(folder, read(), n)
         index = leakage_index.Index(folder)
-        if not index.num_grams:
-            longest = int(np.diff(index.starts).max(initial=0))
-            raise InputError(
-                f"--n is {n:,}, but the longest of the {len(index.labels):,} evaluation examples"
-                f" has {longest:,} units, so none has a gram. Give a smaller --n (the paper has"
-                " 13)."
-            )
         num_eval, num_whole, num_too_short = (
             dict(zip(evaluation, np.bincount(tasks, minlength=len(evaluation)).tolist()))
             for tasks in (
@@ -194,6 +195,29 @@ def count(
     )
 
 
+@contextlib.contextmanager
+def temporary_folder(prefix: str, num_bytes: Callable[[], int]) -> Iterator[pathlib.Path]:
+    """A folder in TMPDIR, removed at the end.
+
+    Args:
+        num_bytes: the most that is written there; asked for where there was no room.
+
+    Raises:
+        InputError: there is no room.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix) as name:
+            yield pathlib.Path(name)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise InputError(
+            f"temporary files cannot be written to '{tempfile.gettempdir()}' ({error.strerror})."
+            f" They take up to {math.ceil(num_bytes() / 1e6):,} MB. Make room, or set TMPDIR to a"
+            " folder that has it."
+        ) from None
+
+
 def in_processes(
     work: Callable[[str], Any], names: Sequence[str], jobs: int
 ) -> Generator[Any, None, None]:
@@ -209,9 +233,12 @@ def in_processes(
     # A fork would copy the threads' locks of open readers; a new process opens its own.
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    with futures.ProcessPoolExecutor(jobs, context, _leave_interrupts) as pool:
+    with _without_hangups():
+        pool = futures.ProcessPoolExecutor(jobs, context, _begin_worker)
+    with pool:
         try:
-            waiting = [pool.submit(work, name) for name in names]
+            with _without_hangups():
+                waiting = [pool.submit(work, name) for name in names]
             for one in futures.as_completed(waiting):
                 yield one.result()
         except futures.process.BrokenProcessPool:
@@ -228,9 +255,29 @@ def in_processes(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches all processes of a terminal; the one that began the others ends them."""
+@contextlib.contextmanager
+def _without_hangups() -> Iterator[None]:
+    """Processes begun here never see SIGHUP: when a terminal closes, the first one ends the others.
+
+    The one that removes Python's semaphores is among them: it would be missed.
+    """
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
+def _begin_worker() -> None:
+    """Ctrl-C, too, is left to the process that began the others; should it be killed, they end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 @functools.lru_cache(maxsize=1)
@@ -335,43 +382,3 @@ def _postings(
         at += np.arange(begin, ends[last - 1])
         yield which, index.examples[at], index.is_bare[at]
         first = last
-
-
-def brute_force(
-    texts: Texts, pairs: Sequence[tuple[str, str]], n: int
-) -> dict[tuple[str, str], int]:
-    """`Overlap.count` of some pairs, by comparing Python sets of tuples: slow and plain."""
-    found = {}
-    for train, evaluation in pairs:
-        seen = set()
-        for _, sequences in texts.trained(train):
-            for units in sequences:
-                seen |= {tuple(units[i : i + n]) for i in range(len(units) - n + 1)}
-        found[train, evaluation] = sum(
-            any(tuple(one.units[i : i + n]) in seen for i in range(len(one.units) - n + 1))
-            for one in texts.evaluated(evaluation)
-        )
-    return found
-
-
-def verify(
-    texts: Texts, counted: Counted, train: Sequence[str], num_pairs: int, n: int, seed: int = 0
-) -> int:
-    """Counts some pairs again by brute force: half of them with overlap, half drawn from all.
-
-    Returns:
-        The number of pairs that were compared.
-
-    Raises:
-        RuntimeError: a count differs, which is a fault of this package.
-    """
-    draw = random.Random(seed)
-    counts = {(one.train, one.eval): one.count for one in counted.overlaps}
-    hits = draw.sample(sorted(counts), min(len(counts), (num_pairs + 1) // 2))
-    names = sorted(counted.num_eval)
-    others = [(draw.choice(train), draw.choice(names)) for _ in range(num_pairs - len(hits))]
-    chosen = sorted({*hits, *others})
-    for pair, expected in brute_force(texts, chosen, n).items():
-        if counts.get(pair, 0) != expected:
-            raise RuntimeError(f"{pair}: counted {counts.get(pair, 0)}, brute force {expected}")
-    return len(chosen)

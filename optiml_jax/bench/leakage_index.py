@@ -24,6 +24,7 @@ its hash stands for, unit by unit, and should two differ all is hashed anew with
 Neighbours: `leakage_units` hashes, `leakage` looks up.
 """
 
+import contextlib
 import json
 import pathlib
 import pickle
@@ -34,6 +35,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from optiml_jax.bench import leakage_units
+from optiml_jax.errors import InputError
 
 PART_GRAMS = 2**21
 """Grams sorted at a time: about 150 MB."""
@@ -126,8 +128,17 @@ def build(folder: pathlib.Path, tasks: Iterable[tuple[str, Iterable[Evaluated]]]
 
     Args:
         tasks: (name, examples) of every evaluation task.
+
+    Raises:
+        InputError: no example has n units.
     """
     known, sizes = _write_examples(folder, tasks)
+    lengths = np.diff(_map(folder, "starts"))
+    if (longest := int(lengths.max(initial=0))) < n:
+        raise InputError(
+            f"--n is {n:,}, but the longest of the {len(lengths):,} evaluation examples has"
+            f" {longest:,} units, so none has a gram. Give a smaller --n (the paper has 13)."
+        )
     for salt in range(MOST_SALTS):
         if _write_grams(folder, n, salt, len(known) + 1, sizes) and _write_shorts(
             folder, n, salt, len(known) + 1, sizes
@@ -137,6 +148,19 @@ def build(folder: pathlib.Path, tasks: Iterable[tuple[str, Iterable[Evaluated]]]
         raise RuntimeError(f"{MOST_SALTS} salts gave equal hashes of different grams: a fault.")
     (folder / "known.pickle").write_bytes(pickle.dumps(known, pickle.HIGHEST_PROTOCOL))
     (folder / "meta.json").write_text(json.dumps({"n": n, "salt": salt}), "utf-8")
+
+
+def num_bytes(tasks: Iterable[tuple[str, Iterable[Evaluated]]]) -> int:
+    """The most that `build` writes for these tasks, but for the dictionary of units.
+
+    4 bytes a unit and 29 for the gram that begins there with its posting; 70 an example, which may
+    be a whole input, and its label.
+    """
+    return sum(
+        33 * len(one.units) + 70 + len(one.label.encode())
+        for _, examples in tasks
+        for one in examples
+    )
 
 
 class Index:
@@ -288,8 +312,8 @@ def _write_grams(folder: pathlib.Path, n: int, salt: int, num_ids: int, sizes: n
         bits += 1
     table = leakage_units.random_table(num_ids, salt)
     parts = [folder / f"part-{number}" for number in range(2**bits)]
-    files = [path.open("wb") for path in parts]
-    try:
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(path.open("wb")) for path in parts]
         for low in range(0, len(starts) - 1, BLOCK_EXAMPLES):
             own = starts[low : low + BLOCK_EXAMPLES + 1]
             block = ids[own[0] : own[-1]]
@@ -301,13 +325,10 @@ def _write_grams(folder: pathlib.Path, n: int, salt: int, num_ids: int, sizes: n
             part_of = _upper(hashes, bits)
             for number in np.unique(part_of):
                 files[number].write(rows[part_of == number].tobytes())
-    finally:
-        for file in files:
-            file.close()
     wording_of, bare_start = _map(folder, "wording_of"), _map(folder, "bare_start")
     names = ("hashes", "places", "offsets", "examples", "is_bare")
-    outs = {name: (folder / f"{name}.bin").open("wb") for name in names}
-    try:
+    with contextlib.ExitStack() as stack:
+        outs = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in names}
         _append(outs["offsets"], "offsets", [0])
         total = 0
         for path in parts:
@@ -320,11 +341,6 @@ def _write_grams(folder: pathlib.Path, n: int, salt: int, num_ids: int, sizes: n
             total += len(made["examples"])
             for name in names:
                 _append(outs[name], name, made[name])
-    finally:
-        for file in outs.values():
-            file.close()
-        for path in parts:
-            path.unlink(missing_ok=True)
     return True
 
 
@@ -350,8 +366,8 @@ def _write_shorts(folder: pathlib.Path, n: int, salt: int, num_ids: int, sizes: 
     if len({row[:2] for row in rows}) < len(rows):
         return False
     offset = (folder / "examples.bin").stat().st_size // np.dtype(_DTYPES["examples"]).itemsize
-    outs = {key: (folder / f"{key}.bin").open("ab") for key in _POSTED}
-    try:
+    with contextlib.ExitStack() as stack:
+        outs = {key: stack.enter_context((folder / f"{key}.bin").open("ab")) for key in _POSTED}
         for _, _, gram in rows:
             examples = examples_of[gram]
             offset += len(examples)
@@ -364,9 +380,6 @@ def _write_shorts(folder: pathlib.Path, n: int, salt: int, num_ids: int, sizes: 
             _append(outs["offsets"], "offsets", [offset])
             _append(outs["examples"], "examples", examples)
             _append(outs["is_bare"], "is_bare", ~is_wording)
-    finally:
-        for file in outs.values():
-            file.close()
     np.savez(
         folder / "shorts.npz",
         hashes=np.array([row[1] for row in rows], np.uint64),

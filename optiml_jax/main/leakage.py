@@ -30,7 +30,7 @@ optiml leakage --store=stores/max --against=stores/all --threshold=0.05
 """
 
 SHOWN_PAIRS = 40
-UNITS = ("words", "tokens")
+SHOWN_TASKS = 12
 
 
 def register(subparsers: Any) -> None:
@@ -111,13 +111,17 @@ def register(subparsers: Any) -> None:
         "--jaccard",
         type=float,
         metavar="J",
-        help="similarity from which they are (default 0.8)",
+        help="similarity from which they are, 0.053 to 1 (default 0.8)",
     )
 
     group = parser.add_argument_group("work")
     group.add_argument("--jobs", type=int, metavar="N", help="processes (default: all cores)")
     group.add_argument(
-        "--verify", type=int, default=0, metavar="N", help="count N pairs again by brute force"
+        "--verify",
+        type=int,
+        default=0,
+        metavar="N",
+        help="count sequences and instances of N pairs again by brute force; near-duplicates not",
     )
 
 
@@ -129,26 +133,33 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _ends_like_an_interruption() -> Iterator[None]:
-    """SIGTERM cleans up as Ctrl-C does: there are files and processes to remove."""
+    """SIGTERM and a closed terminal clean up as Ctrl-C does: there are files and processes."""
 
     def stop(*_: Any) -> None:
         # Once: a second one must not stop the cleaning.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in earlier:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
+
+    earlier = {}
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    earlier = signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # `nohup` has it ignored.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            earlier[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def _run(args: argparse.Namespace) -> int:
     jobs = _check_usage(args)
-    from optiml_jax.bench import leakage, leakage_minhash
+    from optiml_jax.bench import leakage, leakage_brute, leakage_minhash
     from optiml_jax.data import store as store_lib
     from optiml_jax.main import leakage_content, leakage_store, report
 
@@ -163,7 +174,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     if not train:
         raise InputError(f"store '{store.path}' has no training tasks.")
-    evaluation = _evaluated(against, view, args)
+    evaluation, not_compared = _evaluated(against, view, args)
     train.sort(key=lambda task: (-task.num_tokens, task.name))
     texts = leakage_store.StoreTexts(str(store.path), str(against.path), view, args.unit)
     names, others = [t.name for t in train], [t.name for t in evaluation]
@@ -181,8 +192,12 @@ def _run(args: argparse.Namespace) -> int:
         near = None
         if args.near_duplicates:
             near = leakage_minhash.find(texts, names, others, args.jaccard, jobs, progress)
-        checked = leakage.verify(texts, counted, names, args.verify, args.n) if args.verify else 0
-        found = leakage_content.Found(store, against, train, evaluation, settings, counted, near)
+        checked = 0
+        if args.verify:
+            checked = leakage_brute.verify(texts, counted, names, args.verify, args.n)
+        found = leakage_content.Found(
+            *(store, against, train, evaluation, not_compared, settings, counted, near)
+        )
         content = leakage_content.gather(found)
         content["num_verified_pairs"] = checked
         if folder is not None:
@@ -198,12 +213,12 @@ def _run(args: argparse.Namespace) -> int:
 
 def _check_usage(args: argparse.Namespace) -> int:
     """Refuses values out of range before anything is read; returns the number of processes."""
-    from optiml_jax.bench import leakage, leakage_minhash
+    from optiml_jax.bench import leakage, leakage_minhash, leakage_units
 
     jobs = len(os.sched_getaffinity(0)) if args.jobs is None else args.jobs
     leakage.check(args.n, args.threshold, jobs)
-    if args.unit not in UNITS:
-        raise errors.unknown("unit", args.unit, UNITS)
+    if args.unit not in leakage_units.UNITS:
+        raise errors.unknown("unit", args.unit, leakage_units.UNITS)
     if args.verify < 0:
         raise InputError(f"--verify is {args.verify}, expected a number of pairs, 0 for none.")
     if args.jaccard is not None and not args.near_duplicates:
@@ -214,24 +229,57 @@ def _check_usage(args: argparse.Namespace) -> int:
     return jobs
 
 
-def _evaluated(store: Any, view: str, args: argparse.Namespace) -> list[Any]:
-    """The evaluation tasks that are asked for."""
+def _evaluated(store: Any, view: str, args: argparse.Namespace) -> tuple[list[Any], list[Any]]:
+    """The evaluation tasks that are asked for, and those of them that lack the view.
+
+    Raises:
+        InputError: there are none, or none of one pattern has the view.
+    """
     from optiml_jax.bench import splits
     from optiml_jax.main import leakage_content
 
     where = f"store '{store.path}'"
-    held = [task for task in store.tasks if view in task.places]
     if args.level is None:
-        tasks = [task for task in held if task.role in leakage_content.EVALUATED_ROLES]
+        tasks = [task for task in store.tasks if task.role in leakage_content.EVALUATED_ROLES]
+        which = "that validate or test"
         hint = " --level=fully_supervised compares the held-out parts of training tasks."
     else:
         if args.level not in splits.LEVELS:
             raise errors.unknown("level", args.level, splits.LEVELS)
-        tasks, hint = [task for task in held if task.level == args.level], ""
+        tasks = [task for task in store.tasks if task.level == args.level]
+        which, hint = f"of the level '{args.level}'", ""
     if not tasks:
-        which = f"of the level '{args.level}'" if args.level else "that validate or test"
-        raise InputError(f"{where}: view '{view}' has no tasks {which}.{hint}")
-    return _choose(tasks, args.evaluation, where, "--eval")
+        raise InputError(f"{where} has no tasks {which}.{hint}")
+    for pattern in [None] if args.evaluation is None else args.evaluation.split(","):
+        found = _choose(tasks, pattern, where, "--eval")
+        if not any(view in task.places for task in found):
+            asked = "" if pattern is None else f", --eval={pattern.strip()}"
+            raise InputError(f"{where}{asked}: {_told_views(found, view, store.eval_views)}")
+    chosen = _choose(tasks, args.evaluation, where, "--eval")
+    return [t for t in chosen if view in t.places], [t for t in chosen if view not in t.places]
+
+
+def _told_views(tasks: Sequence[Any], view: str, all_views: Sequence[str]) -> str:
+    """Which views tasks without the compared one have, and how they get it.
+
+    Args:
+        all_views: of the store.
+    """
+    from optiml_jax.main import leakage_content
+
+    who = f"task '{tasks[0].name}' has"
+    if len(tasks) > 1:
+        who = f"all {len(tasks):,} evaluation tasks, such as '{tasks[0].name}', have"
+    views = sorted({own for task in tasks for own in leakage_content.eval_views_of(task)})
+    have, do = "nor any other", "Run"
+    if views:
+        have, do = f"only {', '.join(views)}", f"Give --view={views[0]}, or run"
+    shots = sorted(int(one.removeprefix("eval_").removesuffix("shot")) for one in all_views)
+    names = " and ".join(sorted({f"`optiml prepare {task.spec.benchmark}`" for task in tasks}))
+    return (
+        f"{who} no evaluation view '{view}', {have}. {do} {names} again into the store with"
+        f" --shots={','.join(map(str, shots))}."
+    )
 
 
 def _choose(tasks: Sequence[Any], patterns: str | None, where: str, flag: str) -> list[Any]:
@@ -276,36 +324,47 @@ def _progress() -> Iterator[Any]:
     """A line on a terminal that is written over, and cleared at the end."""
     is_terminal = sys.stderr.isatty()
 
-    def tell(done: int, total: int, what: str) -> None:
-        if is_terminal:
-            print(f"\r{done:,} of {total:,} {what}\x1b[K", end="", file=sys.stderr, flush=True)
+    def write(line: str) -> None:
+        # A terminal may be closed meanwhile.
+        with contextlib.suppress(OSError):
+            if is_terminal:
+                print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
 
     try:
-        yield tell
+        yield lambda done, total, what: write(f"{done:,} of {total:,} {what}")
     finally:
-        if is_terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        write("")
 
 
 def _print(content: dict[str, Any]) -> None:
     """Counts, the pairs over the threshold, and what to look at, as tables."""
     from optiml_jax.main import leakage_content, show
 
-    unit = content["unit"]
+    count_of = leakage_content.count_of
     measure = "bare instances" if content["inputs_only"] else "sequences or instances"
+    overlapping = content["num_overlapping_pairs"]
     print(
-        f"{content['num_train_tasks']:,} training tasks ({content['num_train_examples']:,}"
-        f" examples), {content['num_eval_tasks']:,} evaluation tasks"
-        f" ({content['num_eval_examples']:,} examples, view {content['view']}): of"
-        f" {content['num_pairs']:,} pairs {content['num_overlapping_pairs']:,} share any"
-        f" {content['n']}-gram of {unit},\n{content['num_listed_pairs']:,} over"
-        f" {100 * content['threshold']:g} % of the {measure}"
+        f"{count_of(content['num_train_tasks'], 'training task')}"
+        f" ({count_of(content['num_train_examples'], 'example')}),"
+        f" {count_of(content['num_eval_tasks'], 'evaluation task')}"
+        f" ({count_of(content['num_eval_examples'], 'example')}, view {content['view']}): of"
+        f" {count_of(content['num_pairs'], 'pair')} {overlapping:,}"
+        f" share{'s' * (overlapping == 1)} any {content['n']}-gram of {content['unit']},\n"
+        f"{content['num_listed_pairs']:,} over {100 * content['threshold']:g} % of the {measure}"
     )
-    if content["num_whole"] or content["num_too_short"]:
+    if short := content["num_whole"] + content["num_too_short"]:
         print(
-            f"{content['num_whole'] + content['num_too_short']:,} evaluation instances are shorter"
-            f" than a gram: {content['num_whole']:,} were compared by their whole input,"
-            f" {content['num_too_short']:,} are too short to compare"
+            f"{count_of(short, 'evaluation instance')} of fewer than {content['n']}"
+            f" {content['unit']}: {content['num_whole']:,} compared by the whole input,"
+            f" {content['num_too_short']:,} too short to compare"
+        )
+    if rest := content["not_compared"]:
+        names = [f"{row['task']} ({', '.join(row['views']) or 'none'})" for row in rest]
+        more = f", and {len(rest) - SHOWN_TASKS:,} more" if len(rest) > SHOWN_TASKS else ""
+        print(
+            f"not compared, without the view {content['view']}:"
+            f" {count_of(len(rest), 'evaluation task')}, with the views they have:"
+            f" {', '.join(names[:SHOWN_TASKS])}{more}"
         )
     print()
     near = content["near_duplicates"]
@@ -319,15 +378,16 @@ def _print(content: dict[str, Any]) -> None:
     tables = [show.Table("pairs", columns, rows, "ll" + "r" * (3 + near) + "l")] if rows else []
     if some := content["suggested"]:
         lines = [(row["task"], row["reason"]) for row in some[:SHOWN_PAIRS]]
-        title = f"{len(some):,} training tasks to look at"
+        title = f"{count_of(len(some), 'training task')} to look at"
         tables.append(show.Table(title, ("task", "why"), lines, "ll"))
     show.show(tables)
     if max(len(content["pairs"]), len(some)) > SHOWN_PAIRS:
         print(f"The first {SHOWN_PAIRS} are shown; --json and --out=DIR have them all.")
     for name, told in leakage_content.VERDICTS.items():
         if content["verdicts"][name]:
-            print(f"{content['verdicts'][name]:,} pairs: {told}")
+            print(f"{count_of(content['verdicts'][name], 'pair')}: {told}")
     if content["excluded"]:
-        print(f"{len(content['excluded']):,} tasks are left out by the split already")
+        print(f"left out by the split already: {count_of(len(content['excluded']), 'task')}")
     if content["num_verified_pairs"]:
-        print(f"verified: {content['num_verified_pairs']:,} pairs equal a brute-force count")
+        told = count_of(content["num_verified_pairs"], "pair")
+        print(f"sequences and instances equal a brute-force count: {told}")

@@ -40,6 +40,7 @@ class Found:
     Attributes:
         store: that trains.
         against: that is evaluated; the same where nothing else was asked for.
+        not_compared: evaluation tasks that were asked for and lack the view.
         settings: of the check, as they stand in the JSON.
         duplicates: None where they were not asked for.
     """
@@ -48,6 +49,7 @@ class Found:
     against: store_lib.Store
     train: Sequence[store_lib.StoredTask]
     evaluation: Sequence[store_lib.StoredTask]
+    not_compared: Sequence[store_lib.StoredTask]
     settings: Mapping[str, Any]
     counted: leakage.Counted
     duplicates: Sequence[leakage_minhash.NearDuplicates] | None = None
@@ -80,12 +82,25 @@ def gather(found: Found) -> dict[str, Any]:
         "num_whole": sum(found.counted.num_whole.values()),
         "num_too_short": sum(found.counted.num_too_short.values()),
         "short_eval_tasks": _short(found.counted),
+        "not_compared": [
+            {"task": task.name, "views": eval_views_of(task)} for task in found.not_compared
+        ],
         "num_listed_pairs": len(listed),
         "verdicts": {name: sum(pair["verdict"] == name for pair in listed) for name in VERDICTS},
         "pairs": listed,
         "suggested": suggested(listed, found.settings),
         "excluded": excluded,
     }
+
+
+def eval_views_of(task: store_lib.StoredTask) -> list[str]:
+    """The evaluation views that have records of a task."""
+    return sorted(view for view in task.places if view.startswith("eval_"))
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number of things: "1 pair", "1,200 pairs"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _short(counted: leakage.Counted) -> list[dict[str, Any]]:
@@ -215,11 +230,15 @@ def suggested(
 
 def _reason(pairs: Sequence[Mapping[str, Any]]) -> str:
     worst = max(pairs, key=lambda p: (p["bare_fraction"], p.get("near_duplicate_fraction", 0.0)))
-    told = f"{worst['bare_count']:,} of {worst['num_eval']:,} instances of {worst['eval']} share a"
-    told += f" {'gram or their whole short input' if worst['num_whole'] else 'gram'} with it"
-    if worst.get("near_duplicates"):
-        told += f", {worst['near_duplicates']:,} are near-duplicates"
+    count, is_one = worst["bare_count"], worst["bare_count"] == 1
+    told = f"{count:,} of {worst['num_eval']:,} instances of {worst['eval']}"
+    told += f" share{'s' * is_one} a gram"
+    if worst["num_whole"]:
+        told += f" or {'its' if is_one else 'their'} whole short input"
+    told += " with it"
+    if near := worst.get("near_duplicates"):
+        told += f", {near:,} {'is a near-duplicate' if near == 1 else 'are near-duplicates'}"
     if worst["verdict"] == "same_data_set":
         told += f"; both are made of {', '.join(worst['eval_sources'])}"
     more = len(pairs) - 1
-    return told + (f"; and {more:,} more evaluation task{'s' * (more > 1)}" if more else "")
+    return told + (f"; and {count_of(more, 'more evaluation task')}" if more else "")

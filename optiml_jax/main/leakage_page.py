@@ -7,6 +7,8 @@ Neighbours: `leakage_content` gives the object; `eval.report_page` has the folde
 """
 
 import base64
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +16,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 import jinja2
 import markupsafe
@@ -25,6 +27,7 @@ from optiml_jax.main import leakage_content
 
 FILES = ("leakage.json", "leakage.html")
 STAGED = ".leakage."
+LOCK = "lock"
 STATIC_ROWS = 100
 """Rows that stand in the page itself, for browsers without scripts."""
 
@@ -49,7 +52,10 @@ class Folder:
                 )
             self.path.absolute().parent.mkdir(parents=True, exist_ok=True)
             parent = self.path if self.path.exists() else self.path.absolute().parent
+            for place in {parent, self.path.absolute().parent}:
+                _sweep(place)
             self._staged = pathlib.Path(tempfile.mkdtemp(dir=parent, prefix=STAGED))
+            self._lock = _hold(self._staged)
         except OSError as error:
             is_file = isinstance(error, NotADirectoryError | FileExistsError)
             reason = "a file stands there" if is_file else error.strerror
@@ -72,6 +78,31 @@ class Folder:
     def close(self) -> None:
         """Removes what is not in place."""
         shutil.rmtree(self._staged, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+
+
+def _hold(staged: pathlib.Path) -> TextIO | None:
+    """A lock that says as long as it is open that a run uses the folder.
+
+    None where the file system has no locks: there, what a killed run leaves stays.
+    """
+    with contextlib.suppress(OSError):
+        lock = (staged / f"{LOCK}.new").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Under this name it is always locked, so no other run takes it for a dead one's.
+        os.rename(lock.name, staged / LOCK)
+        return lock
+    return None
+
+
+def _sweep(folder: pathlib.Path) -> None:
+    """Removes what killed runs left in a folder."""
+    for path in folder.glob(f"{STAGED}*/{LOCK}"):
+        with contextlib.suppress(OSError), path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if {one.name for one in path.parent.iterdir()} <= {*FILES, LOCK}:
+                shutil.rmtree(path.parent)
 
 
 def render(content: Mapping[str, Any], made: Mapping[str, str]) -> str:
@@ -83,7 +114,11 @@ def render(content: Mapping[str, Any], made: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=format_percent, breakable=report_page.breakable)
+    environment.filters.update(
+        percent=format_percent,
+        breakable=report_page.breakable,
+        count_of=leakage_content.count_of,
+    )
     style, own, script = (
         (report_page.FOLDER / name).read_text("utf-8")
         for name in ("style.css", "leakage.css", "leakage.js")

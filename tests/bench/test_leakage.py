@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from optiml_jax.bench import leakage, leakage_index, leakage_units
+from optiml_jax.bench import leakage, leakage_brute, leakage_index, leakage_units
 from optiml_jax.errors import InputError
 
 
@@ -54,7 +54,8 @@ def counts_of(texts, **settings):
 
 def brute(texts, n):
     pairs = [(train, one) for train in texts.train for one in texts.evaluation]
-    return {pair: count for pair, count in leakage.brute_force(texts, pairs, n).items() if count}
+    found = leakage_brute.count(texts, pairs, n)
+    return {pair: count for pair, (count, _) in found.items() if count}
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5, 13])
@@ -235,15 +236,62 @@ def test_words():
     assert leakage_units.words(" \n") == []
 
 
-def test_verify_notices_a_wrong_count():
-    texts = random_texts(8)
+def test_grams_too_long_to_count_are_refused():
+    texts = Texts({"t": ["a b c d"]}, {"e": ["a b", ""]})
+    with pytest.raises(InputError, match="--n is 100,000,000,000,000,000,000,000, but the longest"):
+        leakage.count(texts, ["t"], ["e"], n=10**23)
+
+
+def with_instances(texts, seed, num_wordings=2):
+    """The same texts, each with a drawn place where its instance and its answer begin."""
+    draw = random.Random(seed)
+
+    def example(label, text):
+        units = leakage_units.words(text)
+        start = draw.randrange(len(units) + 1) if draw.random() < 0.8 else 0
+        end = draw.randrange(start, len(units) + 1)
+        return leakage.EvalExample(label, units, start, f"w{draw.randrange(num_wordings)}", end)
+
+    rows = {
+        name: [example(f"{name} {number}", text) for number, text in enumerate(some)]
+        for name, some in texts.evaluation.items()
+    }
+    return dataclasses.replace(texts, evaluation=rows)
+
+
+@pytest.mark.parametrize("n", [2, 7, 13])
+@pytest.mark.parametrize("seed", range(4))
+def test_instances_equal_brute_force(n, seed):
+    """By grams, by whole short inputs, and without what is of the wording."""
+    texts = with_instances(random_texts(seed, num_examples=30, num_words=6 if n == 2 else 2), seed)
+    found = leakage.count(texts, sorted(texts.train), sorted(texts.evaluation), n)
+    pairs = [(train, one) for train in texts.train for one in texts.evaluation]
+    counted = {(one.train, one.eval): (one.count, one.bare_count) for one in found.overlaps}
+    expected = leakage_brute.count(texts, pairs, n)
+    assert counted == {pair: both for pair, both in expected.items() if any(both)}
+    assert any(0 < bare != count for count, bare in expected.values())
+
+
+@pytest.mark.parametrize("changed", ["count", "bare_count"])
+def test_verify_notices_a_wrong_count(changed):
+    texts = with_instances(random_texts(8), 8)
     names = sorted(texts.train)
     found = leakage.count(texts, names, sorted(texts.evaluation), 3)
-    assert leakage.verify(texts, found, names, 100, 3) > 8
-    wrong = dataclasses.replace(found.overlaps[0], count=found.overlaps[0].count + 1)
+    assert leakage_brute.verify(texts, found, names, 9, 3) > 4
+    assert leakage_brute.verify(texts, found, names, 10**12, 3) == 16
+    first = found.overlaps[0]
+    wrong = dataclasses.replace(first, **{changed: getattr(first, changed) + 1})
     spoilt = dataclasses.replace(found, overlaps=(wrong, *found.overlaps[1:]))
     with pytest.raises(RuntimeError, match="brute force"):
-        leakage.verify(texts, spoilt, names, 100, 3)
+        leakage_brute.verify(texts, spoilt, names, 100, 3)
+
+
+def test_the_index_takes_no_more_room_than_is_told(tmp_path):
+    examples = with_instances(random_texts(3, num_examples=60, num_words=500, length=90), 3)
+    tasks = list(examples.evaluation.items())
+    leakage_index.build(tmp_path, tasks, 5)
+    grams = [p for p in tmp_path.iterdir() if p.name not in ("known.pickle", "labels.json")]
+    assert 0 < sum(p.stat().st_size for p in grams) < leakage_index.num_bytes(tasks)
 
 
 @pytest.mark.parametrize(

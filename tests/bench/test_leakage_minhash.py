@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -62,16 +63,61 @@ def test_signatures_estimate_jaccard():
     assert abs((estimated - true).mean()) < 0.03
 
 
-@pytest.mark.parametrize("jaccard", [0.3, 0.5, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize("jaccard", [leakage_minhash.LEAST_JACCARD, 0.3, 0.5, 0.8, 0.95, 1.0])
 def test_bands_miss_few_at_the_threshold(jaccard):
     bands, rows = leakage_minhash.bands_of(jaccard)
     assert bands * rows <= leakage_minhash.NUM_HASHES
     assert (1 - jaccard**rows) ** bands <= leakage_minhash.MOST_MISSED
 
 
+def test_a_threshold_below_the_least_would_miss_more():
+    lower = leakage_minhash.LEAST_JACCARD - 0.001
+    assert (1 - lower) ** leakage_minhash.NUM_HASHES > leakage_minhash.MOST_MISSED
+    with pytest.raises(InputError, match=r"--jaccard is 0.052, expected a similarity from 0.053"):
+        leakage_minhash.check(lower)
+    leakage_minhash.check(leakage_minhash.LEAST_JACCARD)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneBlock(Instances):
+    """All training instances at once, as a store reads a thousand."""
+
+    def trained_instances(self, task):
+        rows = self.train[task]
+        yield [f"{task} {i}" for i in range(len(rows))], rows
+
+
+@pytest.mark.parametrize("is_equal", [True, False])
+def test_many_like_instances_take_little_memory(is_equal):
+    """Each of 1,024 is a candidate of each of 1,000 in every band, equal or nearly so."""
+    base = [f"w{i}" for i in range(60)]
+    train, evaluation = (
+        [base if is_equal else [*base, f"{side}{i}"] for i in range(number)]
+        for side, number in (("t", 1024), ("e", 1000))
+    )
+    tracemalloc.start()
+    (one,) = leakage_minhash.find(OneBlock({"t": train}, {"e": evaluation}), ["t"], ["e"])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (one.count, one.jaccard == 1.0) == (1000, is_equal)
+    assert peak < 120e6
+
+
+def test_equal_instances_of_several_tasks_are_all_counted():
+    words = [f"w{i}" for i in range(20)]
+    texts = Instances({"t": [words, words]}, {"d": [words], "e": [["a"], words, [], words]})
+    found = leakage_minhash.find(texts, ["t"], ["d", "e"])
+    assert [(one.eval, one.count, one.eval_label) for one in found] == [
+        ("d", 1, "d 0"),
+        ("e", 2, "e 1"),
+    ]
+
+
+@pytest.mark.parametrize("most", [1, leakage_minhash.MOST_CANDIDATES])
 @pytest.mark.parametrize("jaccard", [0.5, 0.8])
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_pairs_found_are_those_of_exact_jaccard(jaccard, jobs):
+def test_pairs_found_are_those_of_exact_jaccard(jaccard, jobs, most, monkeypatch):
+    monkeypatch.setattr(leakage_minhash, "MOST_CANDIDATES", most)
     draw = random.Random(2)
     train, evaluation = {"t0": [], "t1": [], "t2": [["alone"] * 3]}, {"e0": [], "e1": []}
     for number, (one, two) in enumerate(near_copies(draw, 80, 5)):

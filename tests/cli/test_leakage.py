@@ -2,9 +2,13 @@
 
 import json
 import os
+import pathlib
+import pty
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -77,6 +81,7 @@ def test_the_leaked_text_is_found(check):
     (removal,) = content["suggested"]
     assert removal["task"] == f"{PREFIX}001_question"
     assert removal["reason"].startswith("1 of 20 instances of ")
+    assert " shares a gram with it" in removal["reason"]
     (left,) = content["excluded"]
     assert left["task"] == f"{PREFIX}004_copied"
     assert "shares the data of 'two'" in left["reason"]
@@ -153,42 +158,128 @@ def test_instances_shorter_than_a_gram(brief, capsys, tmp_path):
     assert "<b>20</b><span>evaluation instances too short to compare</span>" in page
     assert cli.main(flags[:3]) == 0
     told = capsys.readouterr().out
-    assert "40 evaluation instances are shorter than a gram: 20 were compared by their" in told
+    assert "40 evaluation instances of fewer than 13 words: 20 compared by the whole" in told
     assert "only wording overlaps" not in told
 
 
-def test_sigterm_cleans_up(leaky, tmp_path):
-    """A run that is ended from outside while its processes work leaves no file and no warning."""
+WAITING = """
+import os, sys, time
+from optiml_jax.main import cli, leakage_store
+def wait(self, task):
+    os.write(1, b"%d\\n" % os.getpid())
+    time.sleep(60)
+    yield
+leakage_store.StoreTexts.trained = wait
+if __name__ == "__main__":
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def waiting(leaky, tmp_path):
+    """Starts a run with two processes that wait; its temporary files go to tmp_path/tmp."""
     (tmp_path / "tmp").mkdir()
-    program = (
-        "import sys, time\n"
-        "from optiml_jax.bench import leakage\n"
-        "from optiml_jax.main import cli\n"
-        "def wait(self, task):\n"
-        "    print('waits', flush=True)\n"
-        "    time.sleep(60)\n"
-        "    yield\n"
-        "from optiml_jax.main import leakage_store\n"
-        "leakage_store.StoreTexts.trained = wait\n"
-        "if __name__ == '__main__':\n"
-        "    sys.exit(cli.main(sys.argv[1:]))\n"
-    )
-    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "program.py").write_text(WAITING)
     argv = [sys.executable, tmp_path / "program.py", "leakage", f"--store={leaky / 'store'}"]
     argv += ["--jobs=2", f"--out={tmp_path / 'out'}"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
-    with subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        assert process.stdout.readline() == "waits\n"
+
+    def start(**settings):
+        environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
+        return subprocess.Popen(argv, text=True, env=environment, **pipes)
+
+    return start
+
+
+def is_gone(process, seconds=20.0):
+    """Whether a process ends in that time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if pathlib.Path(f"/proc/{process}/stat").read_text().split()[2] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_cleans_up(waiting, tmp_path, number):
+    """A run that is ended from outside while its processes work leaves no file and no warning."""
+    with waiting(start_new_session=True) as process:
+        workers = [int(process.stdout.readline()) for _ in range(2)]
         assert os.listdir(tmp_path / "tmp")
-        process.terminate()
+        # A terminal that is closed tells all its processes.
+        send = os.killpg if number == signal.SIGHUP else os.kill
+        send(process.pid, number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     (line,) = err.strip().splitlines()
     assert line.startswith("optiml leakage: stopped.")
+    assert all(map(is_gone, workers))
     assert os.listdir(tmp_path / "tmp") == []
-    assert not (tmp_path / "out").exists()
+    assert sorted(os.listdir(tmp_path)) == ["program.py", "tmp"]
+
+
+def test_a_closed_terminal_cleans_up(waiting, tmp_path):
+    leader, follower = pty.openpty()
+    with waiting(stderr=follower, start_new_session=True) as process:
+        worker = int(process.stdout.readline())
+        os.close(follower)
+        os.close(leader)
+        process.send_signal(signal.SIGHUP)
+        process.wait(timeout=30)
+    assert is_gone(worker)
+    assert os.listdir(tmp_path / "tmp") == []
+    assert sorted(os.listdir(tmp_path)) == ["program.py", "tmp"]
+
+
+def test_nohup_goes_on(waiting):
+    with waiting(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        worker = int(process.stdout.readline())
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.terminate()
+        process.communicate(timeout=30)
+    assert is_gone(worker)
+
+
+def test_a_killed_run_leaves_no_process_and_the_next_removes_its_folder(waiting, tmp_path, check):
+    with waiting() as first, waiting() as second:
+        workers = [int(first.stdout.readline()) for _ in range(2)]
+        second.stdout.readline()
+        assert len(list(tmp_path.glob(".leakage.*"))) == 2
+        first.kill()
+        first.wait(timeout=30)
+        assert all(map(is_gone, workers))
+        (tmp_path / ".leakage.mine").mkdir()
+        check(f"--out={tmp_path / 'out'}")
+        # That of the run that lives, and one that is none of this command's.
+        left = sorted(tmp_path.glob(".leakage.*"))
+        assert len(left) == 2
+        assert tmp_path / ".leakage.mine" in left
+        second.terminate()
+        second.wait(timeout=30)
+    assert list(tmp_path.glob(".leakage.*")) == [tmp_path / ".leakage.mine"]
+
+
+@pytest.mark.parametrize("flags", ["--near_duplicates", "--level=fully_supervised"])
+def test_a_full_folder_of_temporary_files(leaky, tmp_path, flags):
+    """`ulimit -f` stands for a full disk; the index of the second command is larger."""
+    command = f"ulimit -f 1; exec {sys.executable} -m optiml_jax leakage --store={leaky / 'store'}"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {flags}"], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(
+        f"optiml leakage: error: temporary files cannot be written to '{tmp_path}'"
+    )
+    assert "They take up to 1 MB. Make room, or set TMPDIR to a folder that has it." in line
+    assert os.listdir(tmp_path) == []
 
 
 def test_shares_have_one_format():
@@ -209,10 +300,12 @@ def test_tables(check):
     lines = check().splitlines()
     assert lines[0].startswith("2 training tasks (")
     assert lines[1] == "1 over 1 % of the sequences or instances"
-    assert lines[2].startswith("19 evaluation instances are shorter than a gram: ")
+    assert lines[2].startswith("19 evaluation instances of fewer than 13 words: ")
     (row,) = (line for line in lines if line.startswith(f"{PREFIX}001_question  {PREFIX}002"))
     assert row.split()[2:5] == ["5.00", "5.00", "20"]
-    assert "1 tasks are left out by the split already" in lines
+    assert "1 training task to look at" in lines
+    assert "1 pair: instances overlap: look at it" in lines
+    assert "left out by the split already: 1 task" in lines
 
 
 def test_bare_inputs_of_training_examples(leaky):
@@ -235,7 +328,7 @@ def test_the_folder_is_written_whole(check, tmp_path):
     assert content["made"]["command"].startswith("optiml leakage --store=")
     assert content["num_listed_pairs"] == len(content["pairs"]) == 1
     page = (out / "leakage.html").read_text()
-    assert page.count('<tr class="pair">') == 1
+    assert page.count('<tr class="pair"') == 1
     check(f"--out={out}", "--threshold=0.5")
     assert json.loads((out / "leakage.json").read_text())["pairs"] == []
     assert sorted(os.listdir(out)) == ["leakage.html", "leakage.json"]
@@ -266,7 +359,9 @@ def test_a_failed_run_leaves_nothing(leaky, tmp_path, capsys, monkeypatch):
         ("--jobs=0", "--jobs is 0"),
         ("--verify=-1", "--verify is -1"),
         ("--jaccard=0.7", "--jaccard has no effect without --near_duplicates"),
-        ("--near_duplicates --jaccard=0", "--jaccard is 0, expected a similarity above 0"),
+        ("--near_duplicates --jaccard=0", "--jaccard is 0, expected a similarity from 0.053 to 1"),
+        (f"--n={10**23}", "--n is 100,000,000,000,000,000,000,000, but the longest of the 20"),
+        ("--n=2000000000", "--n is 2,000,000,000, but the longest of the 20"),
         ("--unit=word", "unknown unit 'word'. Did you mean 'words'?"),
         ("--level=held_out", "unknown level 'held_out'. Did you mean 'fully_held_out'?"),
         ("--level=partially_supervised", "has no tasks of the level 'partially_supervised'"),
@@ -305,6 +400,73 @@ def test_a_store_that_evaluates_training_tasks_only(leaky, capsys):
     told = capsys.readouterr().err
     assert "has no tasks that validate or test" in told
     assert "--level=fully_supervised" in told
+
+
+@pytest.fixture(scope="module")
+def without_views(leaky, tmp_path_factory):
+    """The store max, in which tasks 1 and 2 test: task 1 has eval_5shot alone, task 3 no view."""
+    store = tmp_path_factory.mktemp("views") / "store"
+    shutil.copytree(leaky / "max", store)
+    index = json.loads((store / "index.json").read_text())
+    index["shards"]["eval_5shot"] = index["shards"]["eval_0shot"]
+    for task, role in zip(index["tasks"], ("test", "test", "validation", "train"), strict=True):
+        task["role"] = role
+    one, _, three, _ = index["tasks"]
+    one["places"]["eval_5shot"] = one["places"].pop("eval_0shot")
+    del three["places"]["eval_0shot"]
+    (store / "index.json").write_text(json.dumps(index))
+    return store
+
+
+def test_tasks_without_the_view_are_named(without_views, capsys, tmp_path):
+    flags = ["leakage", f"--store={without_views}", "--jobs=1"]
+    assert cli.main([*flags, f"--out={tmp_path / 'out'}", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["num_eval_tasks"] == 1
+    assert content["not_compared"] == [
+        {"task": f"{PREFIX}001_question", "views": ["eval_5shot"]},
+        {"task": f"{PREFIX}003_other", "views": []},
+    ]
+    assert json.loads((tmp_path / "out" / "leakage.json").read_text())["not_compared"]
+    page = (tmp_path / "out" / "leakage.html").read_text().replace("<wbr>", "")
+    assert "2 evaluation tasks not compared, without the view eval_0shot" in page
+    assert f"<li>{PREFIX}001_question: has eval_5shot</li>" in page
+    assert f"<li>{PREFIX}003_other: has no evaluation view</li>" in page
+    assert cli.main(flags) == 0
+    assert (
+        "not compared, without the view eval_0shot: 2 evaluation tasks, with the views they have:"
+        f" {PREFIX}001_question (eval_5shot), {PREFIX}003_other (none)\n"
+    ) in capsys.readouterr().out
+    assert cli.main([*flags, "--eval=*001*,*002*", "--view=eval_5shot"]) == 2
+    assert cli.main([*flags, "--eval=*00[13]*"]) == 2
+    assert cli.main([*flags, "--eval=*002*"]) == 0
+    assert "not compared" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            "--eval=*001*",
+            f"--eval=*001*: task '{PREFIX}001_question' has no evaluation view 'eval_0shot', only"
+            " eval_5shot. Give --view=eval_5shot, or run `optiml prepare"
+            " super_natural_instructions` again into the store with --shots=0,5.",
+        ),
+        (
+            "--eval=*003*,*002*",
+            f"--eval=*003*: task '{PREFIX}003_other' has no evaluation view 'eval_0shot', nor any"
+            " other. Run `optiml prepare super_natural_instructions` again",
+        ),
+        (
+            "--view=eval_5shot --eval=*00[23]*",
+            f"all 2 evaluation tasks, such as '{PREFIX}002_entails', have no evaluation view"
+            " 'eval_5shot', only eval_0shot. Give --view=eval_0shot",
+        ),
+    ],
+)
+def test_asking_for_tasks_without_the_view(without_views, capsys, flags, message):
+    assert cli.main(["leakage", f"--store={without_views}", *flags.split()]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_damaged_store_is_named(leaky, tmp_path, capsys):

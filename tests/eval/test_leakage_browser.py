@@ -47,6 +47,10 @@ def make_content(pairs):
         "short_eval_tasks": [
             {"task": HOSTILE, "num_eval": 9, "num_whole": 5, "num_too_short": 2},
         ],
+        "not_compared": [
+            {"task": HOSTILE, "views": ["eval_5shot"]},
+            {"task": "t5__b", "views": []},
+        ],
         "verdicts": {name: verdicts.count(name) for name in leakage_content.VERDICTS},
         "pairs": pairs,
         "suggested": [{"task": "flan__a", "reason": HOSTILE}],
@@ -92,6 +96,38 @@ def told(browser):
 @pytest.mark.parametrize("screen", [report_browser.DESKTOP, report_browser.PHONE])
 def test_the_page_is_never_wider_than_its_screen(visit, screen):
     assert report_browser.overflow(visit(screen)) <= 0
+
+
+def test_a_phone_shows_every_number_of_a_pair(visit):
+    browser = visit(report_browser.PHONE)
+    right = browser.execute_script(
+        "return Math.max(...Array.from(document.querySelectorAll('#pairs tr.pair > *, #pairs th'))"
+        ".map((cell) => cell.getBoundingClientRect().right))"
+    )
+    assert right <= report_browser.PHONE[0]
+    hidden = browser.execute_script(
+        "return Array.from(document.querySelectorAll('.scroll'))"
+        ".filter((box) => box.scrollWidth > box.clientWidth).length"
+    )
+    assert hidden == 0
+    report_browser.click(browser, "#pairs th[data-sort=bare_fraction] button")
+    assert shown(browser)[0] == "flan__training_task_449"
+
+
+def test_figures_stand_in_one_row(visit):
+    browser = visit()
+    tops = browser.execute_script(
+        "return Array.from(document.querySelectorAll('.facts-list li'))"
+        ".map((one) => one.getBoundingClientRect().top)"
+    )
+    assert (len(tops), len(set(tops))) == (6, 1)
+
+
+def test_tasks_that_were_not_compared_are_named(visit):
+    notes = visit().find_element("css selector", "aside.notes").text
+    assert "2 evaluation tasks not compared, without the view eval_0shot" in notes
+    assert f"{HOSTILE}: has eval_5shot" in notes
+    assert "t5__b: has no evaluation view" in notes
 
 
 def test_rows_come_a_few_hundred_at_a_time(visit):
@@ -140,6 +176,10 @@ def test_names_are_text_and_nothing_else(visit):
     browser = visit()
     assert browser.find_elements("css selector", "main img") == []
     assert HOSTILE in browser.find_element("css selector", "#pairs").text
+
+
+def test_one_pair(visit):
+    assert told(visit(num_pairs=1)) == "1 pair"
 
 
 def test_no_pairs(visit):

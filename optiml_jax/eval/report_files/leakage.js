@@ -6,6 +6,7 @@
   const table = byId("pairs");
   const body = table.tBodies[0];
   const headers = Array.from(table.tHead.rows[0].cells);
+  const labels = headers.map((cell) => cell.textContent);
   const STEP = 200;
   const hasNear = headers.some((cell) => cell.dataset.sort === "near_duplicate_fraction");
   const texts = new Map(pairs.map((pair) => [pair, [
@@ -53,6 +54,7 @@
 
   function row(pair) {
     const made = make("tr", undefined, "pair");
+    made.setAttribute("role", "row");
     const first = make("th");
     first.scope = "row";
     const open = named(make("button", undefined, "open"), pair.train);
@@ -65,6 +67,11 @@
     made.append(first, second, make("td", percent(pair.fraction), "num"), make("td", percent(pair.bare_fraction), "num"));
     if (hasNear) made.append(make("td", percent(pair.near_duplicate_fraction), "num"));
     made.append(make("td", pair.num_eval.toLocaleString("en"), "num"), make("td", verdicts[pair.verdict], pair.verdict));
+    // On a narrow screen rows are cards, and each number has its name.
+    Array.from(made.cells).forEach((cell, number) => {
+      cell.setAttribute("role", number ? "cell" : "rowheader");
+      cell.dataset.label = labels[number];
+    });
     return made;
   }
 
@@ -95,7 +102,9 @@
     const cell = make("td", undefined, "evidence");
     cell.colSpan = headers.length;
     cell.append(list);
+    cell.setAttribute("role", "cell");
     const made = make("tr", undefined, "detail");
+    made.setAttribute("role", "row");
     made.append(cell);
     under.after(made);
   }
@@ -104,8 +113,8 @@
     const kept = found();
     body.replaceChildren(...kept.slice(0, shown).map(row));
     const number = (value) => value.toLocaleString("en");
-    byId("count").textContent = kept.length === pairs.length
-      ? `${number(pairs.length)} pairs` : `${number(kept.length)} of ${number(pairs.length)} pairs`;
+    const all = `${number(pairs.length)} ${pairs.length === 1 ? "pair" : "pairs"}`;
+    byId("count").textContent = kept.length === pairs.length ? all : `${number(kept.length)} of ${all}`;
     byId("more").hidden = kept.length <= shown;
     for (const cell of headers) {
       if (cell.dataset.sort === sort) cell.setAttribute("aria-sort", isDown ? "descending" : "ascending");

@@ -230,6 +230,7 @@ def run(args: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r[{done}/{total}] {what}".ljust(60), end="", file=sys.stderr, flush=True)
 
+    told_above = "1 note" if len(notes) == 1 else f"{len(notes):,} notes"
     result = prepare.prepare_store(
         tasks,
         assignments,
@@ -247,7 +248,7 @@ def run(args: argparse.Namespace) -> int:
         f" {result.num_tokens:,} tokens, vocabulary {vocabulary.name} ({vocabulary.size:,});"
         f" {result.tasks_rendered:,} tasks rendered, {result.tasks_reused:,} taken over,"
         f" {result.tasks_removed:,} removed; {result.seconds:.1f} s"
-        + (f" ({len(notes)} notes above on what was left out)" if notes else "")
+        + (f" ({told_above} above on what was left out)" if notes else "")
     )
     written = store_lib.read_index(pathlib.Path(args.out)) or {}
     told = split_notes.change_note(split, index)

@@ -19,12 +19,14 @@ SHOWN_NAMES = 12
 SHOWN_CHARACTERS = 300
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to `name`, or None when nothing is near.
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name closest to `name`, or None when nothing is near or `name` is no string.
 
     A whole name that is close comes first, then one that `name` is a part of (a task without its
     benchmark), then one that begins like `name`.
     """
+    if not isinstance(name, str):
+        return None
     by_folded = {candidate.casefold(): candidate for candidate in known}
     folded = name.casefold()
     if matches := difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.7):
@@ -38,7 +40,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return by_folded[matches[0]] if matches else None
 
 
-def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
+def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> InputError:
     """An error for a name that does not exist, with the names that do.
 
     Example:
@@ -47,13 +49,14 @@ def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> Inpu
     """
     known = sorted(known)
     guess = nearest(name, known)
+    told = f"'{name}'" if isinstance(name, str) else repr(name)
     ends = itertools.accumulate(len(one) + 2 for one in known[:SHOWN_NAMES])
     count = max(1, sum(end <= SHOWN_CHARACTERS for end in ends))
     rest = f", ... ({len(known)} in all)" if len(known) > count else ""
     shown = ", ".join(known[:count]) + rest
     return InputError(
         (f"{where}: " if where else "")
-        + f"unknown {kind} '{name}'."
+        + f"unknown {kind} {told}."
         + (f" Did you mean '{guess}'?" if guess else "")
         + (f" Known: {shown}." if known else " None is known here.")
     )

@@ -12,6 +12,7 @@ Neighbours: `subsets` chooses tasks and clusters; `summary.in_examples` knows th
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,12 @@ BENCHMARKS = (*catalog_table.BENCHMARKS, "replay", "dialogue", "mini")
 
 REPLAY_UNITS = ("examples", "rows")
 
+SLACK = 1e-9
+"""Shares such as .04 + .02 + ... do not sum to 1 exactly."""
+
+NEGLIGIBLE = 2.0**-52
+"""A rate below it is 0: beside the others a float's sum does not notice it, nor would a run."""
+
 
 @dataclasses.dataclass(frozen=True)
 class MixtureSpec:
@@ -43,10 +50,12 @@ class MixtureSpec:
         eps: maximum mixing rate, the cap on a task's size (OPT-IML: 4096); None for no cap.
         alpha: exponent on the capped shares before they are renormalised (metaseq's default: 1).
         proportions: benchmark -> share of the examples. Benchmarks that are not named share what
-            is left, in the ratio of their capped sizes. None keeps the capped sizes.
+            is left, in the ratio of their capped sizes; where none is left to take it, shares have
+            to sum to 1. None keeps the capped sizes.
         equalize_clusters: within a benchmark every category gets the same share.
         rate_fn: replaces cap and alpha by a user's function; proportions still apply.
-        num_tasks: train on a random subset of so many tasks; None for all. See `subsets`.
+        num_tasks: train on a random subset of so many of the tasks that have a rate above 0; None
+            for all. See `subsets`.
         num_clusters: train on so many categories; None for all. See `subsets`.
         subset_seed: of the random subsets.
         ingredients: benchmark -> share of all examples, e.g. {"replay": 0.05, "dialogue": 0.0}.
@@ -91,6 +100,16 @@ class MixtureSpec:
             )
         if not _is_share(self.alpha):
             raise InputError(f"MixtureSpec.alpha is {self.alpha!r}, expected 0 or more.")
+        if not isinstance(self.equalize_clusters, bool):
+            raise InputError(
+                f"MixtureSpec.equalize_clusters is {self.equalize_clusters!r}, expected True or"
+                " False."
+            )
+        if self.rate_fn is not None and not callable(self.rate_fn):
+            raise InputError(
+                f"MixtureSpec.rate_fn is {self.rate_fn!r}, expected a function of a task and its"
+                " number of examples, or None. In gin: import YOUR_MODULE, then @your_function."
+            )
         _check_shares("proportions", self.proportions, "the capped sizes")
         _check_shares("ingredients", self.ingredients, "no such shares")
         if both := sorted(set(self.proportions or ()) & set(self.ingredients or ())):
@@ -98,16 +117,7 @@ class MixtureSpec:
                 f"MixtureSpec: '{both[0]}' stands in proportions and in ingredients. Leave it out"
                 " of one of the two."
             )
-        if self.ingredients_from is not None and not self.ingredients:
-            raise InputError(
-                f"MixtureSpec.ingredients_from is {self.ingredients_from!r}, but there are no"
-                " ingredients to give to. Set MixtureSpec.ingredients, or leave it out."
-            )
-        if self.ingredients_from in (self.ingredients or ()):
-            raise InputError(
-                f"MixtureSpec.ingredients_from is '{self.ingredients_from}', which is an ingredient"
-                " itself. Name another benchmark, or None for all others."
-            )
+        self._check_giver()
         if self.replay_unit not in REPLAY_UNITS:
             raise errors.unknown("replay_unit", self.replay_unit, REPLAY_UNITS, "MixtureSpec")
         if self.replay_unit == "rows" and "replay" not in (self.ingredients or ()):
@@ -116,22 +126,55 @@ class MixtureSpec:
                 " MixtureSpec.ingredients = {'replay': 0.05}."
             )
 
+    def _check_giver(self) -> None:
+        giver = self.ingredients_from
+        if giver is None:
+            return
+        if not isinstance(giver, str):
+            raise InputError(
+                f"MixtureSpec.ingredients_from is {giver!r}, expected the name of a benchmark, or"
+                " None for all."
+            )
+        if not self.ingredients:
+            raise InputError(
+                f"MixtureSpec.ingredients_from is '{giver}', but there are no ingredients to give"
+                " to. Set MixtureSpec.ingredients, or leave it out."
+            )
+        if giver in self.ingredients:
+            raise InputError(
+                f"MixtureSpec.ingredients_from is '{giver}', which is an ingredient itself. Name"
+                " another benchmark, or None for all others."
+            )
+
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain values, `rate_fn` aside."""
+        """The settings as plain values; a `rate_fn` by its name."""
         row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        del row["rate_fn"]
         for name in ("proportions", "ingredients"):
             row[name] = None if row[name] is None else dict(row[name])
+        if self.rate_fn is not None:
+            row["rate_fn"] = getattr(self.rate_fn, "__name__", repr(self.rate_fn))
         return row
 
 
-def describe(settings: Mapping[str, Any]) -> str:
-    """Subsets and ingredients of `MixtureSpec.to_json` in words, "" where there are none.
+def describe(settings: Mapping[str, Any], has_own_rates: bool = False) -> str:
+    """`MixtureSpec.to_json` in words.
+
+    Args:
+        has_own_rates: it is of a stored SeqIO mixture, whose rates replace cap and alpha.
 
     Example:
-        "16 tasks (seed 0); replay=0.05 (of rows), reasoning=0.01 from super_natural_instructions"
+        "eps 4,096, alpha 1, proportions as they come; 16 tasks (seed 0); replay=0.05 (of rows),
+        reasoning=0.01 from super_natural_instructions"
     """
-    parts = []
+    rates = "no cap" if settings["eps"] is None else f"eps {settings['eps']:,}"
+    rates += f", alpha {settings['alpha']:g}"
+    if settings["rate_fn"] is not None:
+        rates = f"rates by {settings['rate_fn']}"
+    if has_own_rates:
+        rates = "rates of its own (SeqIO)"
+    proportions = ", ".join(f"{k}={v:g}" for k, v in (settings["proportions"] or {}).items())
+    rates += f", proportions {proportions or 'as they come'}"
+    parts = [rates + ", equal clusters" * settings["equalize_clusters"]]
     if settings["num_clusters"] is not None:
         parts.append(f"{settings['num_clusters']} clusters")
     if settings["num_tasks"] is not None:
@@ -152,8 +195,9 @@ def is_whole(value: Any) -> bool:
 
 
 def _is_share(value: Any) -> bool:
+    """Whether a setting is a number of 0 or more that a float can hold."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0
+    return number and 0 <= value <= sys.float_info.max
 
 
 def _check_count(name: str, value: Any, unit: str, none: str) -> None:
@@ -173,11 +217,16 @@ def _check_shares(name: str, shares: Any, none: str) -> None:
             f" {none}."
         )
     for benchmark, share in shares.items():
+        if not isinstance(benchmark, str):
+            raise InputError(
+                f"MixtureSpec.{name} names {benchmark!r}, expected the name of a benchmark, e.g."
+                " 'flan'."
+            )
         if not _is_share(share):
             raise InputError(
                 f"MixtureSpec.{name}['{benchmark}'] is {share!r}, expected a share of 0 or more."
             )
-    if (total := sum(shares.values())) > 1 + 1e-9:
+    if (total := sum(shares.values())) > 1 + SLACK:
         raise InputError(
             f"MixtureSpec.{name} sum to {total:g}, expected at most 1. Give shares, not"
             " percentages."
@@ -199,62 +248,130 @@ def mixing_rates(
 
     Raises:
         InputError: no task has a positive rate, a proportion or ingredient gives a share to an
-            absent benchmark or names an unknown one, a subset is larger than the mixture, the
-            user's function returned something that is no rate, there are both such a function and
-            `rates`, or replay is counted in rows, which sizes do not tell (`summary.in_examples`).
+            absent benchmark or names an unknown one, shares do not sum to 1 and nobody takes the
+            rest, a subset is larger than the mixture, the user's function returned something that
+            is no rate, there are both such a function and `rates`, or replay is counted in rows,
+            which sizes do not tell (`summary.in_examples`).
 
     Example:
         sizes 100 and 9000 with eps 4096 give 100 / 4196 and 4096 / 4196.
     """
     if spec.replay_unit == "rows" and (spec.ingredients or {}).get("replay"):
         raise InputError(
-            "MixtureSpec.replay_unit is 'rows', which needs the lengths of a store's examples."
-            " summary.in_examples(spec, store, name, feature_length) gives the same mixture in"
-            " examples; SeqIO's mixtures can only have 'examples'."
+            "MixtureSpec.replay_unit is 'rows', which needs the lengths of a store's examples:"
+            " SeqIO's mixtures can only have 'examples'."
         )
-    sizes_array = np.asarray(sizes, np.float64)
-    weights = _weights(spec, tasks, sizes, rates)
+    weights = _weights(spec, tasks, np.asarray(sizes, np.float64), rates)
     if not len(tasks) or weights.sum() <= 0:
         raise InputError(
             f"mixture: none of its {len(tasks)} tasks has a positive rate. Prepare tasks with the"
             " role 'train', or check the rates."
         )
     benchmarks = np.array([task.benchmark for task in tasks])
-    _check_present(spec, benchmarks)
-    weights = np.where(members(spec, tasks, sizes_array > 0), weights, 0.0)
-    is_ingredient = np.isin(benchmarks, list(spec.ingredients or ()))
-    if weights.sum() <= 0:
-        raise InputError(
-            "MixtureSpec: its subset and ingredients leave every task with rate 0. Change"
-            " num_tasks, num_clusters or ingredients."
-        )
-    shares = weights / weights.sum()
+    _check_present(spec, set(benchmarks.tolist()))
+    weights = np.where(members(spec, tasks, weights > 0), weights, 0.0)
     if spec.equalize_clusters:
-        shares = _equalize_clusters(shares, benchmarks, [task.category for task in tasks])
-    if spec.proportions is not None:
-        others = np.where(is_ingredient, 0.0, shares)
-        shares = np.where(
-            is_ingredient, shares, _apply_proportions(others, benchmarks, spec.proportions)
+        categories = np.array([task.category for task in tasks])
+        weights = _equalize_clusters(weights, benchmarks, categories)
+    totals = {str(n): float(weights[benchmarks == n].sum()) for n in np.unique(benchmarks)}
+    result = np.zeros_like(weights)
+    for name, share in benchmark_shares(spec, totals).items():
+        if share > 0:
+            own = benchmarks == name
+            result[own] = weights[own] / totals[name] * share
+    result = np.where(result < NEGLIGIBLE, 0.0, result)
+    return result / result.sum()
+
+
+def benchmark_shares(spec: MixtureSpec, weights: Mapping[str, float]) -> dict[str, float]:
+    """Benchmark -> its share of the examples, summing to 1.
+
+    Args:
+        weights: what the tasks of each benchmark weigh together, 0 where none of them is drawn, NaN
+            where that is not known, as without a store. A share that depends on such a weight is
+            NaN too, and what only it could tell is not refused.
+
+    Raises:
+        InputError: no benchmark has a weight, a share goes to one that has none, shares sum to less
+            than 1 and nobody takes the rest, or ingredients take more than their giver has.
+
+    Example:
+        proportions {"flan": 0.4} and ingredients {"replay": 0.05} over flan, t5, exmix and replay
+        give flan .38, replay .05 and t5 and exmix .57 together, in the ratio of their weights.
+    """
+    if not any(weight != 0 for weight in weights.values()):
+        raise InputError(
+            "MixtureSpec: its proportions, ingredients and subset leave every task with rate 0."
+            " Change proportions, ingredients, num_tasks or num_clusters."
         )
-    if spec.ingredients is not None:
-        shares = _add_ingredients(shares, benchmarks, spec.ingredients, spec.ingredients_from)
-    return shares
+    proportions, ingredients = dict(spec.proportions or {}), dict(spec.ingredients or {})
+    for field, given in (("proportions", proportions), ("ingredients", ingredients)):
+        for name, share in given.items():
+            if share > 0 and weights.get(name, 0) == 0:
+                raise InputError(
+                    f"MixtureSpec.{field} gives '{name}' a share of {share:g}, but its tasks have"
+                    " no training examples here, or the subset leaves none of them."
+                )
+    if spec.replay_unit == "rows" and ingredients.get("replay"):
+        ingredients["replay"] = math.nan  # Lengths decide.
+    taken, left = sum(ingredients.values()), _left(proportions)
+    rest = {
+        name: weight
+        for name, weight in weights.items()
+        if weight != 0 and left and name not in proportions and name not in ingredients
+    }
+    if left and not rest and taken < 1 - SLACK:
+        if proportions:
+            raise InputError(
+                f"MixtureSpec.proportions sum to {1 - left:g}, and no other benchmark is left to"
+                " take the rest. Give shares that sum to 1."
+            )
+        raise InputError(
+            f"MixtureSpec.ingredients sum to {taken:g}, and no other task has a positive rate."
+            " Prepare tasks beside them, or give shares that sum to 1."
+        )
+    shares = dict.fromkeys(weights, 0.0) | proportions
+    total = sum(rest.values())
+    shares |= {n: left * (weight / total if len(rest) > 1 else 1.0) for n, weight in rest.items()}
+    giver = spec.ingredients_from
+    if giver is None:
+        shares = {name: share * max(1 - taken, 0.0) for name, share in shares.items()}
+    elif taken > shares.get(giver, 0.0) + SLACK:
+        raise InputError(
+            f"MixtureSpec.ingredients take a share of {taken:g} from '{giver}', which has"
+            f" {shares.get(giver, 0.0):.4g}. Give smaller shares, or set ingredients_from to"
+            " another benchmark or to None, for all."
+        )
+    else:
+        shares[giver] = max(shares.get(giver, 0.0) - taken, 0.0)
+    return shares | ingredients
+
+
+def _left(proportions: Mapping[str, float]) -> float:
+    """What proportions leave to the benchmarks that they do not name."""
+    left = 1 - sum(proportions.values())
+    return left if left > SLACK else 0.0
 
 
 def members(
     spec: MixtureSpec, tasks: Sequence[subsets.Named], can_train: Sequence[bool] | np.ndarray
 ) -> np.ndarray:
-    """Which tasks a mixture may draw at all, bool [num_tasks]: its subset and its ingredients.
+    """Which tasks a mixture may draw at all, bool [num_tasks].
+
+    Left out are those whose benchmark has a share of 0, and those that its subset leaves out: a
+    subset is of tasks that can be drawn.
 
     Args:
-        can_train: whether a task has training examples; others are not chosen.
+        can_train: whether a task has training examples and a weight; others are not chosen.
 
     Raises:
         InputError: a subset is larger than there are tasks or categories.
     """
     ingredients = spec.ingredients or {}
+    shares = {**(spec.proportions or {}), **ingredients}
+    left = _left(spec.proportions or {})
     chosen = np.array(
-        [bool(can) and ingredients.get(t.benchmark, 1) > 0 for t, can in zip(tasks, can_train)],
+        [bool(can) and shares.get(t.benchmark, left) > 0 for t, can in zip(tasks, can_train)],
         bool,
     )
     base = [t for t, in_it in zip(tasks, chosen) if in_it and t.benchmark not in ingredients]
@@ -272,11 +389,11 @@ def members(
 def _weights(
     spec: MixtureSpec,
     tasks: Sequence[catalog.TaskSpec],
-    sizes: Sequence[int],
+    sizes: np.ndarray,
     rates: Mapping[str, float] | None,
 ) -> np.ndarray:
-    """What tasks weigh before anything is shared out; 0 without examples."""
-    sizes_array = np.asarray(sizes, np.float64)
+    """What tasks weigh before anything is shared out, at most 1; 0 without examples."""
+    alpha = 1.0
     if rates is not None:
         if spec.rate_fn is not None:
             raise InputError(
@@ -284,21 +401,24 @@ def _weights(
                 " mixture). Leave one of the two out."
             )
         weights = np.array([_checked_rate(rates[t.name], t, "the mixture") for t in tasks])
-    elif spec.rate_fn is not None:
+    elif (rate_fn := spec.rate_fn) is not None:
+        given = [rate_fn(task, int(size)) for task, size in zip(tasks, sizes)]
         weights = np.array(
-            [
-                _checked_rate(spec.rate_fn(t, n), t, "the rate function")
-                for t, n in zip(tasks, sizes)
-            ]
+            [_checked_rate(rate, t, "the rate function") for rate, t in zip(given, tasks)]
         )
     else:
-        capped = sizes_array if spec.eps is None else np.minimum(sizes_array, spec.eps)
-        return np.where(capped > 0, capped ** float(spec.alpha), 0.0)
-    return np.where(sizes_array > 0, weights, 0.0)
+        most = float(sizes.max(initial=1.0))
+        weights = np.minimum(sizes, most if spec.eps is None else min(spec.eps, most))
+        alpha = float(spec.alpha)
+    weights = np.where(sizes > 0, weights, 0.0)
+    # Of the largest: neither a high power nor a sum of large rates leaves the floats.
+    weights = weights / (weights.max(initial=0.0) or 1.0)
+    return np.where(weights > 0, weights**alpha, 0.0)
 
 
 def _checked_rate(rate: Any, task: catalog.TaskSpec, who: str) -> float:
-    if not (isinstance(rate, int | float | np.number) and math.isfinite(rate) and rate >= 0):
+    is_number = isinstance(rate, int | float | np.number)
+    if not (is_number and 0 <= rate <= sys.float_info.max):
         raise InputError(
             f"mixture: {who} returned {rate!r} for task '{task.name}', expected a finite number of"
             " 0 or more."
@@ -306,9 +426,8 @@ def _checked_rate(rate: Any, task: catalog.TaskSpec, who: str) -> float:
     return float(rate)
 
 
-def _check_present(spec: MixtureSpec, benchmarks: np.ndarray) -> None:
+def _check_present(spec: MixtureSpec, present: set[str]) -> None:
     """Refuses names that are none, and shares above 0 for benchmarks that are not there."""
-    present = set(benchmarks.tolist())
     taken = sum((spec.ingredients or {}).values())
     asked: dict[str, Mapping[str, float]] = {
         "ingredients_from": {spec.ingredients_from: taken} if spec.ingredients_from else {},
@@ -333,84 +452,15 @@ def _check_present(spec: MixtureSpec, benchmarks: np.ndarray) -> None:
 
 
 def _equalize_clusters(
-    shares: np.ndarray, benchmarks: np.ndarray, categories: Sequence[str]
+    weights: np.ndarray, benchmarks: np.ndarray, categories: np.ndarray
 ) -> np.ndarray:
-    """Keeps each benchmark's share and divides it evenly among its categories."""
-    result = np.zeros_like(shares)
-    categories_array = np.array(categories)
+    """Keeps each benchmark's weight and divides it evenly among its categories."""
+    result = np.zeros_like(weights)
     for benchmark in np.unique(benchmarks):
-        own = benchmarks == benchmark
-        present = [
-            c for c in np.unique(categories_array[own]) if _sum(shares, own, categories_array, c)
-        ]
+        own = (benchmarks == benchmark) & (weights > 0)
+        present = np.unique(categories[own])
         for category in present:
-            cluster = own & (categories_array == category)
-            target = shares[own].sum() / len(present)
-            result[cluster] = shares[cluster] * target / shares[cluster].sum()
+            cluster = own & (categories == category)
+            part = weights[own].sum() / len(present)
+            result[cluster] = weights[cluster] / weights[cluster].sum() * part
     return result
-
-
-def _sum(shares: np.ndarray, own: np.ndarray, categories: np.ndarray, category: str) -> float:
-    return float(shares[own & (categories == category)].sum())
-
-
-def _apply_proportions(
-    shares: np.ndarray, benchmarks: np.ndarray, proportions: Mapping[str, float]
-) -> np.ndarray:
-    """Shares that sum to 1 again; those given stand for the named benchmarks."""
-    result = np.zeros_like(shares)
-    for benchmark, proportion in proportions.items():
-        own = benchmarks == benchmark
-        if proportion > 0:
-            _check_examples("proportions", benchmark, proportion, shares[own])
-            result[own] = shares[own] * proportion / shares[own].sum()
-    named = np.isin(benchmarks, list(proportions))
-    rest = shares[~named].sum()
-    if rest > 0:
-        # Shares such as .04 + .02 + ... sum to a hair more than 1.
-        left = max(0.0, 1 - sum(proportions.values()))
-        result[~named] = shares[~named] * left / rest
-    if result.sum() <= 0:
-        raise InputError("MixtureSpec.proportions leave every task with rate 0.")
-    return result / result.sum()
-
-
-def _add_ingredients(
-    shares: np.ndarray, benchmarks: np.ndarray, ingredients: Mapping[str, float], giver: str | None
-) -> np.ndarray:
-    """Gives the ingredients their shares of the whole, and the others what is left."""
-    is_base = ~np.isin(benchmarks, list(ingredients))
-    taken, total = sum(ingredients.values()), shares[is_base].sum()
-    if total <= 0 and taken < 1 - 1e-9:
-        raise InputError(
-            f"MixtureSpec.ingredients sum to {taken:g}, and no other task has a positive rate."
-            " Prepare tasks beside them, or give shares that sum to 1."
-        )
-    result = np.where(is_base, shares / (total or 1.0), 0.0)
-    if giver is None:
-        result *= max(0.0, 1 - taken)
-    else:
-        own = benchmarks == giver
-        has = float(result[own].sum())
-        if taken > has + 1e-9:
-            raise InputError(
-                f"MixtureSpec.ingredients take a share of {taken:g} from '{giver}', which has"
-                f" {has:.4g}. Give smaller shares, or set ingredients_from to another benchmark or"
-                " to None, for all."
-            )
-        if taken:
-            result[own] *= max(0.0, has - taken) / has
-    for benchmark, share in ingredients.items():
-        own = benchmarks == benchmark
-        if share > 0:
-            _check_examples("ingredients", benchmark, share, shares[own])
-            result[own] = shares[own] * share / shares[own].sum()
-    return result / result.sum()
-
-
-def _check_examples(field: str, benchmark: str, share: float, own: np.ndarray) -> None:
-    if own.sum() <= 0:
-        raise InputError(
-            f"MixtureSpec.{field} gives '{benchmark}' a share of {share:g}, but its tasks have no"
-            " training examples here, or the subset leaves none of them."
-        )

@@ -21,7 +21,7 @@ import grain
 import numpy as np
 
 from optiml_jax import errors, types
-from optiml_jax.data import mixing, packing
+from optiml_jax.data import mixing, packing, summary
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
 
@@ -33,6 +33,12 @@ LOSS_ON = ("targets", "all")
 
 _ENDLESS = 1 << 40
 
+_DIGESTS = {
+    "tasks": "what the store holds of them, or which the mixture names",
+    "rates": "the mixture's settings, or the sizes of the tasks",
+}
+"""Parts of an order that are hashes -> what makes them differ."""
+
 
 @dataclasses.dataclass(frozen=True)
 class StreamConfig:
@@ -40,10 +46,10 @@ class StreamConfig:
 
     Attributes:
         mixture_or_task_name: a mixture, benchmark or task of the store; None for its own mixture.
-        mixture: how its tasks are mixed.
+        mixture: how its tasks are mixed; `summary.mixture_rates` says by which rates.
         feature_length: tokens of a row, T.
         batch_size: rows of the global batch, B.
-        seed: of the order.
+        seed: of the order, below 2**63.
         loss_on: "targets" (OPT-IML: the answer and `</s>`) or "all" (OPT's pre-training objective:
             every token but a document's first).
         packing: "greedy" (OPT-IML: first come, rows about 90 % full) or "first_fit" (over 98 %).
@@ -61,12 +67,16 @@ class StreamConfig:
         packing.check_packing(self.packing, "StreamConfig")
         if self.loss_on not in LOSS_ON:
             raise errors.unknown("loss_on", self.loss_on, LOSS_ON, "StreamConfig")
+        if not isinstance(self.mixture, mixing.MixtureSpec):
+            raise InputError(f"StreamConfig.mixture is {self.mixture!r}, expected a MixtureSpec.")
         for name, least in (("feature_length", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
             if not mixing.is_whole(value) or value < least:
                 raise InputError(
                     f"StreamConfig.{name} is {value!r}, expected a whole number, {least} or more."
                 )
+        if self.seed >= 2**63:
+            raise InputError(f"StreamConfig.seed is {self.seed}, expected less than 2**63.")
 
 
 class TrainStream:
@@ -95,28 +105,16 @@ class TrainStream:
         self._store = store
         self.config = config
         self._rows = (first, last)
-        selected = store.select(config.mixture_or_task_name)
-        self.tasks = tuple(task for task in selected if task.num_train)
-        if not self.tasks:
-            name = config.mixture_or_task_name or store.meta["mixture"]
-            raise InputError(
-                f"store '{store.path}': '{name}' has no training examples: its {len(selected)}"
-                f" task(s) are held out under the split '{store.meta['split']}'. Choose another"
-                " MIXTURE_OR_TASK_NAME."
-            )
-        sizes = [task.num_train for task in self.tasks]
-        self.rates = mixing.mixing_rates(
-            config.mixture,
-            [t.spec for t in self.tasks],
-            sizes,
-            store.mixtures.get(config.mixture_or_task_name or ""),
+        tasks, self.rates = summary.mixture_rates(
+            store, config.mixture_or_task_name, config.mixture, config.feature_length
         )
+        self.tasks = tuple(tasks)
         self._plan = packing.Plan(
             packing.PlanTasks(
                 names=tuple(task.name for task in self.tasks),
                 rates=self.rates,
                 first_examples=np.array([task.first_example for task in self.tasks]),
-                sizes=np.array(sizes),
+                sizes=np.array([task.num_train for task in self.tasks]),
             ),
             store.lengths,
             config.feature_length + 1,
@@ -130,7 +128,12 @@ class TrainStream:
         self._lock = threading.Lock()
 
     def batch(self, step: int) -> types.Batch:
-        """This host's rows of step `step`'s batch: each field [rows, T] (see `types`)."""
+        """This host's rows of step `step`'s batch: each field [rows, T] (see `types`).
+
+        Raises:
+            InputError: the step is below 0.
+        """
+        _check_step(step)
         chunk, inner = divmod(step, self._steps_per_chunk)
         num_rows = self._rows[1] - self._rows[0]
         own = slice(inner * num_rows, (inner + 1) * num_rows)
@@ -140,6 +143,7 @@ class TrainStream:
 
     def iterate(self, step: int = 0) -> Iterator[types.Batch]:
         """Batches from `step` on, without end, read ahead on a thread by Grain."""
+        _check_step(step)
         dataset = grain.MapDataset.source(_Batches(self))
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * self._steps_per_chunk)
         iterator = iter(dataset.to_iter_dataset(ahead))
@@ -148,11 +152,13 @@ class TrainStream:
 
     def examples(self, step: int) -> list[np.ndarray]:
         """Indices into the store's examples of each row of this host, in order."""
+        _check_step(step)
         with self._lock:
             return self._row_examples(self._global_rows(step))
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint keeps so that opening the stream at `step` costs nothing."""
+        _check_step(step)
         with self._lock:
             block = self._block_of(step * self.config.batch_size)
             prefix = self._prefix[: block + 1]
@@ -180,12 +186,18 @@ class TrainStream:
         """
         # Checkpoints from before there was a choice are of greedy rows.
         trained = {"packing": "greedy", **state.get("order", {})}
-        differing = [name for name, value in self.order.items() if trained.get(name) != value]
+        differing = [
+            f"other {name} ({_DIGESTS[name]})"
+            if name in _DIGESTS
+            else f"other {name} ({trained.get(name)} in the checkpoint, {value} here)"
+            for name, value in self.order.items()
+            if trained.get(name) != value
+        ]
         if differing:
             raise InputError(
-                "the checkpoint was trained on other batches than this run would give: other"
-                f" {' and '.join(differing)} (tasks: the store's content or the mixture). Restore"
-                " what was changed, or start a new MODEL_DIR with INITIAL_CHECKPOINT_PATH."
+                "the checkpoint was trained on other batches than this run would give:"
+                f" {', '.join(differing)}. Restore what was changed, or start a new MODEL_DIR with"
+                " INITIAL_CHECKPOINT_PATH."
             )
         with self._lock:
             self._prefix = [int(count) for count in state["row_prefix"]]
@@ -242,6 +254,11 @@ class TrainStream:
         row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
         tokens = _read_tokens(self._store, renderings, numbers, self.config.feature_length + 1)
         return pack_rows(tokens, stored, loss_starts, row_of, len(rows), self.config.feature_length)
+
+
+def _check_step(step: int) -> None:
+    if step < 0:
+        raise InputError(f"stream: step is {step}, expected 0 or more.")
 
 
 class ReadAhead:

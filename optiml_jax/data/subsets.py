@@ -21,7 +21,8 @@ ALWAYS_TASKS = {
     "promptsource__cnn_dailymail_3.0.0": "CNN/DailyMail of PromptSource, fully supervised"
     " (Table 15)",
 }
-"""Task -> why every subset of tasks holds it. A store without a task does without it."""
+"""Task -> why every subset of tasks holds it. A store without a task does without it, with a note
+(`main.mixture_files`)."""
 
 ALWAYS_CATEGORIES = {
     "Question Answering": "category of SQuAD v1 (§4.4)",

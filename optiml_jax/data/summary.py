@@ -1,13 +1,14 @@
 """What a store holds, in numbers, and what a mixture makes of it.
 
     summarize        examples and tokens by benchmark, category and level, as they lie
-    mixture_shares   what each task contributes once the mixture's rates apply
+    mixture_rates    the tasks of a mixture and their rates, whatever its replay is counted in
+    mixture_shares   what each task contributes once these rates apply
     in_examples      a mixture whose replay is counted in rows, as one counted in examples
     lengths          percentiles of tokens and target tokens, and how many examples were cut
 
-Neighbours: `store` holds the tables, `mixing` turns sizes into rates; `optiml inspect` and
-`optiml report` show what comes out. Left out on purpose: the rows of a run, which cut examples at
-its own feature length; all numbers here are of the examples as stored.
+Neighbours: `store` holds the tables, `mixing` turns sizes into rates; `stream` draws by them,
+`optiml inspect` and `optiml report` show what comes out. The rows of a run cut longer examples:
+what depends on it takes a feature length, and counts examples as stored without one.
 """
 
 import collections
@@ -37,7 +38,7 @@ class MixtureShare:
         example_share: share of the examples that training draws: its mixing rate.
         token_share: share of the tokens of those examples, `</s>` included.
         target_share: share of the tokens that carry loss; what the gradient sees.
-        mean_tokens: tokens of an example, over all renderings.
+        mean_tokens: tokens of an example as it lies in a row, over all renderings.
         mean_target_tokens: those that carry loss.
     """
 
@@ -60,16 +61,17 @@ def mixture_shares(
     spec: mixing.MixtureSpec,
     feature_length: int | None = None,
 ) -> list[MixtureShare]:
-    """Shares of every task that a mixture may draw: of examples, tokens and target tokens.
+    """Shares of every task that a mixture draws: of examples, tokens and target tokens.
 
     Each kind of share sums to 1 over the list, which is sorted by task name. A rate is a share of
     examples; long examples make it a larger share of tokens, long answers one of target tokens.
-    Tasks that a subset or an ingredient's share of 0 leaves out are not in the list.
+    Tasks with the rate 0 are not in the list.
 
     Args:
         name: a mixture, benchmark or task of the store; None for the store's own mixture.
         spec: how its tasks are mixed.
-        feature_length: see `in_examples`.
+        feature_length: tokens of a row; longer examples count as cut to it. None counts them as
+            stored.
 
     Raises:
         InputError: unknown name, nothing trainable in it, or rates that cannot be.
@@ -77,12 +79,10 @@ def mixture_shares(
     Example:
         two tasks of equal rate with 30 and 10 tokens an example have token shares 0.75 and 0.25
     """
-    tasks = sorted(trained_tasks(store, name), key=lambda task: task.name)
-    spec = in_examples(spec, store, name, feature_length)
-    rates = _rates(spec, store, name, tasks)
-    kept = mixing.members(spec, [task.spec for task in tasks], [True] * len(tasks))
-    tasks, rates = [task for task, one in zip(tasks, kept) if one], rates[kept]
-    totals = np.stack([lengths_of(store, [task]).mean(axis=1) for task in tasks])
+    found = zip(*mixture_rates(store, name, spec, feature_length))
+    drawn = sorted(((t, r) for t, r in found if r > 0), key=lambda pair: pair[0].name)
+    tasks, rates = [task for task, _ in drawn], np.array([rate for _, rate in drawn])
+    totals = np.stack([lengths_of(store, [t], feature_length).mean(axis=1) for t in tasks])
     weighted = rates[:, None] * totals
     # A mixture without a target token has nothing to share; its shares are zero, not NaN.
     shares = weighted / np.maximum(weighted.sum(axis=0), np.finfo(np.float64).tiny)
@@ -102,6 +102,26 @@ def mixture_shares(
         )
         for task, rate, share, mean in zip(tasks, rates, shares, totals)
     ]
+
+
+def mixture_rates(
+    store: store_lib.Store,
+    name: str | None,
+    spec: mixing.MixtureSpec,
+    feature_length: int | None = None,
+) -> tuple[list[store_lib.StoredTask], np.ndarray]:
+    """The trained tasks of a mixture in the store's order, and their rates, float64 [num_tasks].
+
+    Args:
+        name: a mixture, benchmark or task of the store; None for the store's own mixture.
+        feature_length: see `in_examples`.
+
+    Raises:
+        InputError: no mixture, benchmark or task of this name, none of its tasks is trained on, or
+            rates that cannot be.
+    """
+    tasks = _trained(store, name)
+    return tasks, _rates(in_examples(spec, store, name, feature_length), store, name, tasks)
 
 
 def in_examples(
@@ -130,8 +150,8 @@ def in_examples(
     if spec.replay_unit == "examples" or not share:
         return dataclasses.replace(spec, replay_unit="examples")
     others = {k: v for k, v in (spec.ingredients or {}).items() if k != "replay"}
-    tasks = trained_tasks(store, name)
-    tokens = np.array([_mean_tokens(store, task, feature_length) for task in tasks])
+    tasks = _trained(store, name)
+    tokens = np.array([lengths_of(store, [task], feature_length)[0].mean() for task in tasks])
 
     def rates_with(**changes: Any) -> np.ndarray:
         changed = dataclasses.replace(spec, replay_unit="examples", **changes)
@@ -174,19 +194,7 @@ def _rates(
     return mixing.mixing_rates(spec, [task.spec for task in tasks], sizes, own)
 
 
-def _mean_tokens(
-    store: store_lib.Store, task: store_lib.StoredTask, feature_length: int | None
-) -> float:
-    own = store.lengths[:, task.first_example : task.first_example + task.num_train]
-    return float((own if feature_length is None else np.minimum(own, feature_length + 1)).mean())
-
-
-def trained_tasks(store: store_lib.Store, name: str | None) -> list[store_lib.StoredTask]:
-    """The tasks of a mixture that have training examples.
-
-    Raises:
-        InputError: no mixture, benchmark or task of this name, or none of its tasks is trained on.
-    """
+def _trained(store: store_lib.Store, name: str | None) -> list[store_lib.StoredTask]:
     selected = store.select(name)
     tasks = [task for task in selected if task.num_train]
     if not tasks:
@@ -198,17 +206,27 @@ def trained_tasks(store: store_lib.Store, name: str | None) -> list[store_lib.St
     return tasks
 
 
-def lengths_of(store: store_lib.Store, tasks: Sequence[store_lib.StoredTask]) -> np.ndarray:
+def lengths_of(
+    store: store_lib.Store,
+    tasks: Sequence[store_lib.StoredTask],
+    feature_length: int | None = None,
+) -> np.ndarray:
     """Tokens and target tokens of all training examples of these tasks, int64 [2, examples].
 
     Every rendering of an example is one entry. A first token never carries loss, so an empty
     source has its loss on all tokens but one.
+
+    Args:
+        feature_length: tokens of a row; it holds the last `feature_length + 1` of a longer example
+            (see `stream.pack_rows`). None counts examples as stored.
     """
     own = [slice(task.first_example, task.first_example + task.num_train) for task in tasks]
     empty = np.zeros((store.num_renderings, 0), np.int64)
     tokens = np.concatenate([empty, *(store.lengths[:, one] for one in own)], axis=1)
     starts = np.concatenate([empty, *(store.loss_starts[:, one] for one in own)], axis=1)
-    return np.stack([tokens.ravel(), (tokens - np.maximum(starts, 1)).ravel()]).astype(np.int64)
+    kept = tokens if feature_length is None else np.minimum(tokens, feature_length + 1)
+    targets = kept - np.maximum(starts.astype(np.int64) - (tokens - kept), 1)
+    return np.stack([kept.ravel(), targets.ravel()]).astype(np.int64)
 
 
 def length_table(store: store_lib.Store, tasks: Sequence[store_lib.StoredTask]) -> dict[str, Any]:

@@ -342,6 +342,7 @@ def _import(statement: config_parser.ImportStatement, where: str) -> None:
             f"{where}: import {statement.module}: {error}. Install it, or put its folder on "
             "PYTHONPATH."
         ) from error
+    gin_lib._IMPORTS.add(statement)  # The effective config needs it to be given again.
 
 
 def _bad_flag(flag: str, statement: str) -> InputError:

@@ -31,7 +31,7 @@ optiml inspect --catalog super_natural_instructions --data_dir=natural-instructi
 """
 
 RATE_FLAGS = ("eps", "alpha", "proportions", "equalize_clusters")
-ROW_FLAGS = ("rows", "steps", "batch_size", "feature_length")
+ROW_FLAGS = ("rows", "steps", "batch_size", "feature_length", "packing", "seed")
 DEFAULT_BATCH_SIZE = 256
 """Of OPT-IML 30B (Table 3)."""
 
@@ -102,8 +102,15 @@ def register(subparsers: Any) -> None:
     )
     group.add_argument("--rows", type=int, help="the same in rows: steps x batch size")
     group.add_argument(
-        "--feature_length", type=int, metavar="T", help="tokens of those rows (default 2048)"
+        "--feature_length",
+        type=int,
+        metavar="T",
+        help="tokens of a row; longer examples count as cut to it (default 2048)",
     )
+    group.add_argument(
+        "--packing", metavar="NAME", help="of those rows: greedy (default) or first_fit"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="of those rows (default 0)")
 
     group = parser.add_argument_group("samples", "stored texts; what carries loss stands out")
     group.add_argument("--samples", type=int, metavar="N", help="show N, spread over the tasks")
@@ -139,8 +146,6 @@ def run(args: argparse.Namespace) -> int:
         from optiml_jax.main import inspect_catalog
 
         content = inspect_catalog.table_content(args.split, filters)
-        for note in content["notes"]:
-            print(f"note: {note}", file=sys.stderr)
         return _print(args, content, inspect_tables.print_table, args.tasks)
     if args.catalog is not None:
         content = inspect_content.catalog_content(args.catalog, args.data_dir, args.split, filters)
@@ -153,8 +158,6 @@ def run(args: argparse.Namespace) -> int:
         content = inspect_mixture.members_content(
             file, inspect_mixture.read_spec(file), args.split, filters
         )
-        for note in content["notes"]:
-            print(f"note: {note}", file=sys.stderr)
         return _print(args, content, inspect_tables.print_members, args.tasks)
     from optiml_jax.data import store as store_lib
 
@@ -172,8 +175,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(args: argparse.Namespace, content: dict[str, Any], show: Any, *options: Any) -> int:
+    for note in content.get("notes", ()):
+        print(f"note: {note}", file=sys.stderr)
     if args.json:
-        print(json.dumps(content, indent=1, ensure_ascii=False))
+        print(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
         return 0
     show(content, *options)
     if args.verify:
@@ -202,9 +207,13 @@ def _mixture_content(args: argparse.Namespace, store: Any, filters: Any) -> dict
             if value < 1:
                 raise InputError(f"--{flag} is {value}, expected 1 or more.")
         rows = args.steps * batch_size
+    spec = dataclasses.replace(spec, **_rate_settings(args))
     content = inspect_content.mixture_content(
-        *(store, name, dataclasses.replace(spec, **_rate_settings(args)), filters, rows),
+        *(store, name, spec, filters, rows),
         feature_length=2048 if args.feature_length is None else args.feature_length,
+        packing="greedy" if args.packing is None else args.packing,
+        seed=0 if args.seed is None else args.seed,
+        file=file,
         progress=_progress if sys.stderr.isatty() else lambda done, total: None,
     )
     return {"mixture_file": file, **content}
@@ -277,10 +286,9 @@ def _check_rows(args: argparse.Namespace) -> None:
         raise InputError("--rows and --steps both say how far training goes. Give one of them.")
     if args.batch_size is not None and args.steps is None:
         raise InputError("--batch_size has no effect without --steps. Add --steps=N.")
-    if args.feature_length is not None and args.rows is None and args.steps is None:
-        raise InputError(
-            "--feature_length has no effect without --rows. Add --rows=N or --steps=N."
-        )
+    for name in ("packing", "seed"):
+        if getattr(args, name) is not None and args.rows is None and args.steps is None:
+            raise InputError(f"--{name} has no effect without --rows. Add --rows=N or --steps=N.")
 
 
 def _rate_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -22,10 +22,14 @@ from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeA
 from optiml_jax.bench import catalog as catalog_lib
 from optiml_jax.bench import splits
 from optiml_jax.data import mixing, summary
+from optiml_jax.data import packing as packing_lib
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
+from optiml_jax.main import mixture_files
 
 SHARES = ("example_share", "token_share", "target_share")
+MAX_ROWS = 10**9
+"""A thousand times OPT-IML's longest run; counting goes through all of them."""
 NAMED_SPLITS = ("opt_iml", "opt_iml_max")
 
 T = TypeVar("T")
@@ -102,6 +106,9 @@ def mixture_content(
     filters: Filters,
     num_rows: int | None = None,
     feature_length: int = 2048,
+    packing: str = "greedy",
+    seed: int = 0,
+    file: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Effective shares of a mixture; filters choose what is listed, not what is mixed.
@@ -109,12 +116,18 @@ def mixture_content(
     Args:
         num_rows: rows of training (steps x batch size) for which epochs are counted; None for no
             epochs.
+        feature_length: tokens of a row; longer examples count as cut to it.
+        packing: how these rows are packed, see `data.packing`.
+        seed: of the run.
+        file: the mixture's, which may be meant for another split.
         progress: told how many of these rows are counted.
     """
+    if feature_length < 1:
+        raise InputError(f"--feature_length is {feature_length}, expected 1 or more.")
     shares = summary.mixture_shares(store, name, spec, feature_length)
     drawn = None
     if num_rows is not None:
-        drawn = drawn_examples(store, name, spec, num_rows, feature_length, progress)
+        drawn = drawn_examples(store, name, spec, num_rows, feature_length, packing, seed, progress)
     kept = filters.apply(shares, dataclasses.asdict, f"store '{store.path}', trained tasks")
     tasks = [
         {"name": share.task, **{k: v for k, v in dataclasses.asdict(share).items() if k != "task"}}
@@ -122,13 +135,18 @@ def mixture_content(
     ]
     for row in tasks:
         row["epochs"] = None if drawn is None else drawn[row["name"]] / row["num_examples"]
+    split, names = store.meta["split"], {share.task for share in shares}
+    categories = {share.category for share in shares}
     return {
+        "notes": mixture_files.notes([file] if file else [], spec, split, names, categories),
         "mixture": name or store.meta["mixture"],
-        "split": store.meta["split"],
+        "split": split,
         # A stored SeqIO mixture's own rates replace cap and alpha.
         "settings": {**spec.to_json(), "has_own_rates": (name or "") in store.mixtures},
         "num_rows": num_rows,
         "feature_length": feature_length,
+        "packing": None if num_rows is None else packing,
+        "seed": None if num_rows is None else seed,
         "num_drawn_examples": None if drawn is None else sum(drawn.values()),
         "num_tasks": len(shares),
         "num_examples": sum(share.num_examples for share in shares),
@@ -147,21 +165,29 @@ def drawn_examples(
     spec: mixing.MixtureSpec,
     num_rows: int,
     feature_length: int,
+    packing: str = "greedy",
+    seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, int]:
     """Examples that the first `num_rows` rows of training hold, by task, from the plan itself."""
     from optiml_jax.data import stream  # Grain takes a second to import.
 
-    if num_rows < 1:
-        raise InputError(f"--rows is {num_rows}, expected 1 or more: steps x batch size.")
-    if feature_length < 1:
-        raise InputError(f"--feature_length is {feature_length}, expected 1 or more.")
+    if not 1 <= num_rows <= MAX_ROWS:
+        raise InputError(
+            f"--rows (steps x batch size) is {num_rows:,}, expected 1 to {MAX_ROWS:,}: every row is"
+            " counted. Ask for fewer; epochs grow in proportion to rows."
+        )
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed is {seed}, expected a whole number of 0 or more, below 2**63.")
+    packing_lib.check_packing(packing, "--packing")
     rows_a_step = min(num_rows, 4096)
     config = stream.StreamConfig(
         mixture_or_task_name=name,
-        mixture=summary.in_examples(spec, store, name, feature_length),
+        mixture=spec,
         feature_length=feature_length,
         batch_size=rows_a_step,
+        seed=seed,
+        packing=packing,
     )
     source = stream.TrainStream(store, config)
     counts = np.zeros(store.lengths.shape[1], np.int64)
@@ -256,10 +282,8 @@ def _grouped_shares(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, di
 
 def _group(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     examples = sum(row["num_examples"] for row in members)
-    # As drawn: a task counts as often as its rate says; where none is drawn, by its size.
+    # As drawn: a task counts as often as its rate says.
     weights = [row["example_share"] for row in members]
-    if not sum(weights):
-        weights = [row["num_examples"] for row in members]
     content: dict[str, Any] = {"num_tasks": len(members), "num_examples": examples}
     content |= {name: sum(row[name] for row in members) for name in SHARES}
     for name in ("mean_tokens", "mean_target_tokens"):

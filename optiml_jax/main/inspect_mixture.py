@@ -9,6 +9,7 @@ Neighbours: `inspect` has the flags, `inspect_content` applies a mixture to a st
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from optiml_jax import errors
 from optiml_jax.bench import catalog_table, split_file, splits
 from optiml_jax.data import mixing
 from optiml_jax.errors import InputError
-from optiml_jax.main import gin_config, inspect_catalog
+from optiml_jax.main import gin_config, inspect_catalog, mixture_files
 from optiml_jax.main.inspect_content import Filters
 
 FOLDER = "mixtures/"
@@ -87,8 +88,8 @@ def members_content(
             else `opt_iml`.
 
     Raises:
-        InputError: a benchmark that is not in the catalog, an unknown split, or a subset larger
-            than the catalog.
+        InputError: a benchmark that is not in the catalog, an unknown split, a subset larger than
+            the catalog, or shares that cannot be whatever the sizes are.
     """
     name = pathlib.Path(file).stem
     if split is None:
@@ -104,8 +105,9 @@ def members_content(
             f"split '{found.name}' trains on no task of the catalog: there is nothing to mix."
         )
     known = {*catalog_table.BENCHMARKS, *mixing.INGREDIENTS}
+    ingredients = dict(spec.ingredients or {})
     giver = [spec.ingredients_from] if spec.ingredients_from else []
-    for benchmark in (*(spec.proportions or ()), *(spec.ingredients or ()), *giver):
+    for benchmark in (*(spec.proportions or ()), *ingredients, *giver):
         if benchmark not in known:
             guess = errors.nearest(benchmark, known)
             raise InputError(
@@ -116,19 +118,33 @@ def members_content(
     is_in = mixing.members(spec, tasks, [True] * len(tasks))
     drawn = [_task(task, assigned[task.name]) for task, one in zip(tasks, is_in) if one]
     kept = filters.apply(drawn, lambda row: row, f"{file}, tasks of the catalog")
-    shares = fixed_shares(spec)
+    # Of the others, and of what another split would have, a store may have any.
+    missing = sorted(_asked(spec) - {task.benchmark for task in tasks})
+    weights = {task.benchmark: 0.0 for task in tasks}
+    weights |= dict.fromkeys([*(task["benchmark"] for task in drawn), *missing], math.nan)
+    try:
+        shares = mixing.benchmark_shares(spec, weights)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     benchmarks = _counted(kept, "benchmark")
-    for benchmark, share in shares.items():
-        if not filters.given or benchmark in benchmarks:
-            benchmarks.setdefault(benchmark, {"num_tasks": 0})["example_share"] = share
+    for name, share in shares.items():
+        is_given = not filters.given and name in {**(spec.proportions or {}), **ingredients}
+        if name in benchmarks or is_given:
+            row = benchmarks.setdefault(name, {"num_tasks": 0})
+            row["example_share"] = None if math.isnan(share) else share
     notes = split_file.notes(found, [row.to_spec() for row in table]) if found.rules else []
-    trained = {task.benchmark for task in tasks}
-    asked = [name for name, share in shares.items() if share and name in catalog_table.BENCHMARKS]
-    if absent := [name for name in asked if name not in trained]:
+    if absent := [name for name in missing if name in catalog_table.BENCHMARKS]:
         notes.append(
             f"{file} gives shares to {', '.join(absent)}, of which split '{found.name}' trains on"
             " no task: a store under this split has nothing to fill them."
         )
+    notes += mixture_files.notes(
+        (),
+        spec,
+        found.name,
+        {task["name"] for task in drawn},
+        {task["category"] for task in drawn},
+    )
     return {
         "mixture_file": file,
         "split": found.name,
@@ -136,7 +152,7 @@ def members_content(
         "settings": spec.to_json(),
         "num_tasks": len(drawn),
         "num_catalog_tasks": len(tasks),
-        "benchmarks": {k: {"example_share": None, **row} for k, row in benchmarks.items()},
+        "benchmarks": benchmarks,
         "categories": _counted(kept, "category"),
         "tasks": kept,
     }
@@ -147,22 +163,11 @@ def _task(row: catalog_table.Row, one: splits.Assignment) -> dict[str, str]:
     return {**own, "role": one.role, "level": one.level}
 
 
-def fixed_shares(spec: mixing.MixtureSpec) -> dict[str, float]:
-    """Benchmark -> its share of the examples, where that does not depend on sizes.
-
-    Example:
-        proportions {"flan": 0.4} and ingredients {"replay": 0.05} give flan .38, replay .05.
-    """
-    ingredients = spec.ingredients or {}
-    if spec.replay_unit == "rows" and ingredients.get("replay"):
-        return {name: share for name, share in ingredients.items() if name != "replay"}
-    taken = sum(ingredients.values())
-    shares = dict(spec.proportions or {})
-    if spec.ingredients_from is None:
-        shares = {name: share * (1 - taken) for name, share in shares.items()}
-    elif spec.ingredients_from in shares:
-        shares[spec.ingredients_from] -= taken
-    return {**shares, **ingredients}
+def _asked(spec: mixing.MixtureSpec) -> set[str]:
+    """Benchmarks that a spec needs: with a share above 0, or giving one up."""
+    given = {**(spec.proportions or {}), **(spec.ingredients or {})}
+    giver = {spec.ingredients_from} if spec.ingredients_from else set()
+    return {name for name, share in given.items() if share > 0} | giver
 
 
 def _counted(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, dict[str, Any]]:

@@ -33,22 +33,24 @@ def print_store(content: Mapping[str, Any]) -> None:
 def print_mixture(content: Mapping[str, Any], with_tasks: bool = False) -> None:
     """Effective shares by benchmark and category, by task if asked, and lengths."""
     settings = content["settings"]
+    mixed = mixing.describe(settings, settings["has_own_rates"])
     file = content.get("mixture_file")
     print(
         f"{f'{file} of ' if file else ''}{content['mixture']}, split {content['split']}:"
         f" {content['num_tasks']:,} training tasks,"
-        f" {content['num_examples']:,} examples; {_rates(settings)};"
+        f" {content['num_examples']:,} examples; {mixed};"
         f" an example drawn has {content['mean_tokens']:,.1f} tokens,"
         f" {content['mean_target_tokens']:,.1f} with loss, on average"
     )
     if content["num_rows"] is not None:
         print(
-            f"{content['num_rows']:,} rows of {content['feature_length']:,} tokens hold"
+            f"{content['num_rows']:,} rows of {content['feature_length']:,} tokens"
+            f" ({content['packing']} packing, seed {content['seed']}) hold"
             f" {content['num_drawn_examples']:,} examples"
         )
     print(
         "ex %, tok %, loss %: shares of the whole mixture's drawn examples, of their tokens, of"
-        " their tokens with loss\n"
+        f" their tokens with loss, in rows of {content['feature_length']:,} tokens\n"
     )
     tables = [_shares(content[kind], kind) for kind in ("benchmarks", "categories")]
     if with_tasks:
@@ -60,7 +62,8 @@ def print_members(content: Mapping[str, Any], with_tasks: bool = False) -> None:
     """The catalog's tasks that a mixture draws from, counted or listed, and its fixed shares."""
     print(
         f"{content['mixture_file']}, split {content['split']}: {content['num_tasks']:,} of the"
-        f" catalog's {content['num_catalog_tasks']:,} training tasks; {_rates(content['settings'])}"
+        f" catalog's {content['num_catalog_tasks']:,} training tasks;"
+        f" {mixing.describe(content['settings'])}"
         "\nex %: share of the drawn examples, where sizes do not matter; the other shares need a"
         " store: --store=STORE\n"
     )
@@ -84,18 +87,6 @@ def print_members(content: Mapping[str, Any], with_tasks: bool = False) -> None:
             Table("categories", ("category", "tasks"), categories),
         ]
     )
-
-
-def _rates(settings: Mapping[str, Any]) -> str:
-    """How a mixture is mixed, in words."""
-    told = "no cap" if settings["eps"] is None else f"eps {settings['eps']:,}"
-    told += f", alpha {settings['alpha']:g}"
-    if settings.get("has_own_rates"):
-        told = "rates of its own (SeqIO)"
-    proportions = ", ".join(f"{k}={v:g}" for k, v in (settings["proportions"] or {}).items())
-    told += f", proportions {proportions or 'as they come'}"
-    told += ", equal clusters" * settings["equalize_clusters"]
-    return told + (f"; {added}" if (added := mixing.describe(settings)) else "")
 
 
 def print_samples(content: Mapping[str, Any]) -> None:

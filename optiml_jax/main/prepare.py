@@ -254,7 +254,8 @@ def run(args: argparse.Namespace) -> int:
     told = split_notes.change_note(split, index)
     if user_tasks.placing_split(written) is not None:
         told += split_notes.store_notes(split, written, args.out)
-    if result.tasks_rendered:
+    # The texts of the embedded benchmark are made up, and evaluated nowhere.
+    if args.data_dir and result.tasks_rendered:
         told += split_notes.text_notes(written, args.out)
     for note in told:
         print(f"note: {note}", file=sys.stderr)

@@ -5,6 +5,7 @@ it is imported when the command runs, not when help is asked for.
 """
 
 import argparse
+import sys
 from typing import Any
 
 from optiml_jax.main import flags
@@ -40,10 +41,14 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds the job from gin, and runs or shows it."""
-    from optiml_jax.main import gin_config, train_job
+    from optiml_jax.main import gin_config, mixture_files, train_job
 
-    config = gin_config.build(gin_config.sources(args), "train", train_job.CONFIGURABLES)
+    sources = gin_config.sources(args)
+    config = gin_config.build(sources, "train", train_job.CONFIGURABLES)
+    mixture_files.check(sources)
     parts = train_job.resolve(config.value)
+    for note in train_job.notes(config.value, parts, sources.files):
+        print(f"note: {note}", file=sys.stderr)
     if args.dry_run:
         print(train_job.describe(config.value, parts))
         print(f"\n{config.text}")

@@ -19,14 +19,14 @@ from jax.sharding import Mesh
 
 from optiml_jax import types
 from optiml_jax.bench import record
-from optiml_jax.data import mixing, stream, summary, vocabularies
+from optiml_jax.data import mixing, stream, vocabularies
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
 from optiml_jax.eval import aggregation, evaluator
 from optiml_jax.eval import tasks as eval_tasks
 from optiml_jax.eval.evaluator import EvalConfig
 from optiml_jax.infer import decoding, engine
-from optiml_jax.main import checks, eval_job, run_record, user_tasks
+from optiml_jax.main import checks, eval_job, mixture_files, run_record, user_tasks
 from optiml_jax.model import attention, partitioning
 from optiml_jax.model.config import OptConfig
 from optiml_jax.model.partitioning import MeshConfig
@@ -147,9 +147,7 @@ def resolve(job: TrainJob) -> Parts:
     mesh = check_shapes(job, jax.devices())
     config = stream.StreamConfig(
         mixture_or_task_name=job.mixture_or_task_name,
-        mixture=summary.in_examples(
-            job.mixture, store, job.mixture_or_task_name, job.feature_length
-        ),
+        mixture=job.mixture,
         feature_length=job.feature_length,
         batch_size=job.loop.batch_size,
         seed=job.loop.seed,
@@ -273,6 +271,23 @@ def _run(job: TrainJob, parts: Parts, config_text: str, command_line: str) -> in
     return 0
 
 
+def notes(job: TrainJob, parts: Parts, files: Sequence[str]) -> list[str]:
+    """What the mixture assumes that does not hold for the store; `files` are the gin files."""
+    drawn = _drawn(parts)
+    return mixture_files.notes(
+        files,
+        job.mixture,
+        parts.store.meta["split"],
+        {task.name for task in drawn},
+        {task.spec.category for task in drawn},
+    )
+
+
+def _drawn(parts: Parts) -> list[store_lib.StoredTask]:
+    """A subset, or a share of 0, leaves tasks of the store out."""
+    return [task for task, rate in zip(parts.source.tasks, parts.source.rates) if rate > 0]
+
+
 def describe(job: TrainJob, parts: Parts) -> str:
     """What the job would do, after tracing a step with abstract shapes; compiles nothing."""
     with partitioning.use_rules(job.logical_axis_rules or {}):
@@ -295,8 +310,7 @@ def _describe(job: TrainJob, parts: Parts) -> str:
     }
     with jax.set_mesh(parts.mesh):
         _, metrics = jax.eval_shape(train_step, state, batch, jax.random.key(0))
-    # A subset, or a share of 0, leaves tasks of the store out.
-    tasks = [task for task, rate in zip(parts.source.tasks, parts.source.rates) if rate > 0]
+    tasks = _drawn(parts)
     num_examples = sum(task.num_train for task in tasks)
     num_tokens = sum(task.num_tokens for task in tasks)
     tokens = math.prod(rows)
@@ -314,13 +328,9 @@ def _describe(job: TrainJob, parts: Parts) -> str:
         f"{num_tokens:,} tokens, split {parts.store.meta['split']}",
         "vocabulary": f"{parts.vocabulary.name}, {parts.vocabulary.size:,} ids",
         "mixture": f"{job.mixture_or_task_name or parts.store.meta['mixture']}, "
-        + (
-            "rates of its own (SeqIO)"
-            if job.mixture_or_task_name in parts.store.mixtures
-            else f"eps {job.mixture.eps}"
-        )
-        + f", proportions {job.mixture.proportions or 'by size'}"
-        + (f"; {added}" if (added := mixing.describe(job.mixture.to_json())) else ""),
+        + mixing.describe(
+            job.mixture.to_json(), (job.mixture_or_task_name or "") in parts.store.mixtures
+        ),
         "batch": f"{rows[0]} rows of {rows[1]} tokens = {tokens:,} tokens a step, "
         f"{job.loop.num_microbatches} microbatch(es)",
         "run": f"{job.loop.steps:,} steps, at most {job.loop.steps * tokens:,} tokens, "
@@ -349,7 +359,10 @@ def _check_same_run(job: TrainJob, parts: Parts, directory: pathlib.Path) -> Non
                 f"{metadata.get(name)}, this run asks for {getattr(job.loop, name)}: it would not "
                 f"be the same run. Set --gin.{macro}={metadata.get(name)}, or another MODEL_DIR."
             )
-    parts.source.restore(metadata["source"])
+    try:
+        parts.source.restore(metadata["source"])
+    except InputError as error:
+        raise InputError(f"MODEL_DIR '{job.model_dir}': {error}") from error
 
 
 def _evaluators(job: TrainJob, parts: Parts) -> list[loop.Evaluator]:

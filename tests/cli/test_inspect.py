@@ -66,7 +66,8 @@ def test_filters_narrow_the_json(inspect):
 def test_a_mixture(inspect):
     out = inspect("--mixture", "--eps=10", "--rows=20", "--feature_length=64", "--tasks")
     assert "eps 10, alpha 1, proportions as they come" in out
-    assert "20 rows of 64 tokens hold " in out
+    assert "20 rows of 64 tokens (greedy packing, seed 0) hold " in out
+    assert " their tokens with loss, in rows of 64 tokens\n" in out
     (line,) = (line for line in out.splitlines() if line.startswith(TASK))
     name, examples, *shares, tokens, targets, epochs = line.split()
     assert shares == ["100.0"] * 3
@@ -91,7 +92,7 @@ def test_mixing_settings_are_read(inspect):
         "equalize_clusters": True,
         **{"num_tasks": None, "num_clusters": None, "subset_seed": 0},
         **{"ingredients": None, "ingredients_from": None, "replay_unit": "examples"},
-        "has_own_rates": False,
+        **{"rate_fn": None, "has_own_rates": False},
     }
     assert content["tasks"][0]["epochs"] is None
 
@@ -125,6 +126,65 @@ def test_steps_and_batch_size_are_rows(inspect):
     assert rows["tasks"][0]["epochs"] > 1
 
 
+def test_packing_and_seed_are_those_of_a_run(inspect):
+    flags = ("eps_128", "--rows=40", "--feature_length=64")
+    assert "40 rows of 64 tokens (first_fit packing, seed 1234) hold " in inspect(
+        *flags, "--packing=first_fit", "--seed=1234"
+    )
+    greedy = json.loads(inspect(*flags, "--json"))
+    full = json.loads(inspect(*flags, "--packing=first_fit", "--json"))
+    assert full["num_drawn_examples"] > greedy["num_drawn_examples"]
+    assert (greedy["packing"], greedy["seed"], full["packing"]) == ("greedy", 0, "first_fit")
+
+
+def test_shares_are_of_rows_of_the_feature_length(inspect):
+    """With or without an epoch to count."""
+    short = json.loads(inspect("eps_128", "--feature_length=8", "--json"))
+    long = json.loads(inspect("eps_128", "--json"))
+    assert (short["feature_length"], long["feature_length"]) == (8, 2048)
+    assert short["mean_tokens"] == 9 < long["mean_tokens"]
+
+
+def test_what_every_subset_holds_may_be_absent(capsys, store, tmp_path):
+    path = tmp_path / "one_task.gin"
+    path.write_text("MixtureSpec.num_tasks = 1\n")
+    assert cli.main(["inspect", str(path), f"--store={store}", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "note: every subset of tasks is to hold 4 that the fully supervised evaluation" in err
+    (note,) = json.loads(out)["notes"]
+    assert note in err
+    assert cli.main(["inspect", "tasks_16", "--split=t0"]) == 0
+    assert "3 of them cannot be drawn here: flan__squad_v1, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--mixture --packing=first_fit", "--packing has no effect without --rows"),
+        ("--mixture --seed=1", "--seed has no effect without --rows"),
+        ("--mixture --rows=5 --packing=best", "--packing: unknown packing 'best'"),
+        ("--mixture --rows=5 --seed=-1", "--seed is -1, expected a whole number of 0 or more"),
+        ("--feature_length=64", "--feature_length has no effect without --mixture"),
+        ("--mixture --steps=1 --batch_size=10000000000", "is 10,000,000,000, expected 1 to"),
+        (
+            "--mixture --proportions=super_natural_instructions=0.3",
+            "proportions sum to 0.3, and no other benchmark is left to take the rest",
+        ),
+    ],
+)
+def test_settings_that_cannot_be(capsys, store, flags, message):
+    assert cli.main(["inspect", f"--store={store}", *flags.split()]) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert not out
+
+
+def test_json_has_no_nan(inspect):
+    content = inspect("--mixture", "--alpha=100", f"--eps=1{'0' * 400}", "--json")
+    assert json.loads(content)["tasks"][0]["example_share"] == 1
+    assert "NaN" not in content
+
+
 def test_a_file_of_ones_own(inspect, tmp_path, monkeypatch):
     own = "# Mine.\nSHARE = 1.0\nMixtureSpec.proportions = {'super_natural_instructions': %SHARE}\n"
     (tmp_path / "mine.gin").write_text(own)
@@ -146,6 +206,12 @@ def test_a_file_that_is_no_mixture(capsys, tmp_path):
             "MixtureSpec.alpha is float('nan'), expec",
         ),
         ("name.gin", "MixtureSpec.proportions = {'flna': 1.0}\n", "Did you mean 'flan'?"),
+        (
+            "taken.gin",
+            "MixtureSpec.proportions = {'flan': 0.98, 't5': 0.02}\n"
+            "MixtureSpec.ingredients = {'replay': 0.5}\nMixtureSpec.ingredients_from = 't5'\n",
+            "taken.gin: MixtureSpec.ingredients take a share of 0.5 from 't5', which has 0.02",
+        ),
         ("unused.gin", "X = 1\nMixtureSpec.eps = 1\n", "unknown macro 'X'"),
     ):
         (tmp_path / name).write_text(text)
@@ -179,6 +245,15 @@ def test_a_mixture_without_a_store(capsys, tmp_path, monkeypatch):
     listed = run("tasks_16", "--tasks").splitlines()
     assert "16 tasks" in listed
     assert any(line.startswith("promptsource__blended_skill_talk ") for line in listed)
+
+
+def test_counts_without_a_store_are_of_tasks_that_can_be_drawn(capsys):
+    assert cli.main(["inspect", "proportions_0_0_35_30_35_0_0", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    drawn = {"flan", "super_natural_instructions", "promptsource"}
+    assert {row["benchmark"] for row in content["tasks"]} == drawn
+    assert content["num_tasks"] == len(content["tasks"]) < content["num_catalog_tasks"]
+    assert content["benchmarks"]["t5"] == {"num_tasks": 0, "example_share": 0}
 
 
 def test_a_mixture_under_any_split(capsys, tmp_path):
@@ -327,7 +402,7 @@ def test_the_catalog_under_other_splits(catalog):
         ("--role=trian", "unknown role 'trian'. Did you mean 'train'?"),
         ("--level=held_out", "unknown level 'held_out'. Did you mean 'fully_held_out'?"),
         ("--split=opt_iml_maxx", "unknown split 'opt_iml_maxx'. Did you mean 'opt_iml_max'?"),
-        ("--split=mini", "--split: unknown split 'mini'. Known: crossfit_random, "),
+        ("--split=mini", "--split=mini: the tasks of this split are not in the catalog of OPT-IML"),
         ("--benchmark=t5 --role=test", "has benchmark 't5' and role 'test'. Leave a filter out."),
         ("--data_dir=.", "--data_dir needs to know whose files these are: --catalog=BENCHMARK"),
     ],

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -32,6 +34,72 @@ def test_dry_run_resolves_everything_and_writes_nothing(store, tmp_path, capsys)
         assert line in told.splitlines(), told
     assert "1 training tasks, 22 examples" in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_notes_what_the_mixture_assumes(store, tmp_path, capsys):
+    own = tmp_path / "opt_iml_max.gin"
+    own.write_text("MixtureSpec.num_tasks = 1\n")
+    assert cli.main(train(store, tmp_path / "run", f"--gin_file={own}", "--dry_run")) == 0
+    told = capsys.readouterr()
+    assert f"note: {own} is the mixture of the split 'opt_iml_max', but these tasks" in told.err
+    assert "note: every subset of tasks is to hold 4 that the fully supervised eval" in told.err
+    assert ", eps 4,096, alpha 1, proportions as they come; 1 tasks (seed 0)\n" in told.out
+
+
+def test_a_run_file_does_not_undo_a_mixture_file(store, tmp_path, capsys):
+    command = list(train(store, tmp_path / "run", "--dry_run"))
+    command.insert(2, "--gin_file=mixtures/eps_128.gin")
+    assert cli.main(command) == 0
+    assert ", eps 128, alpha 1" in capsys.readouterr().out
+    command[command.index("--gin_file=runs/finetune.gin")] = "--gin_file=runs/pretrain.gin"
+    assert cli.main(command) == 2
+    told = capsys.readouterr()
+    assert "would undo mixtures/eps_128.gin:" in told.err
+    assert "Give the mixture file behind the run file." in told.err
+    assert not told.out
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("ingredients={5: 0.05}", "ingredients names 5, expected the name of a benchmark"),
+        ("proportions={5: 0.5, 'flan': 0.2}", "proportions names 5, expected the name"),
+        ("rate_fn=5", "rate_fn is 5, expected a function"),
+        ("rate_fn='foo'", "rate_fn is 'foo', expected a function"),
+    ],
+)
+def test_settings_of_a_mixture_that_cannot_be(store, tmp_path, capsys, setting, message):
+    flags = ("--dry_run", f"--gin.MixtureSpec.{setting}")
+    assert cli.main(train(store, tmp_path / "run", *flags)) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_rates_of_ones_own(store, tmp_path, monkeypatch, capsys):
+    """The example of docs/bench.md; the run's own config holds all of it."""
+    guide = (pathlib.Path(__file__).parents[2] / "docs" / "bench.md").read_text("utf-8")
+    python, gin = re.findall(
+        r"```(?:python|gin)\n(.*?)```", guide.partition("`root_rates.py`")[2], re.S
+    )[:2]
+    (tmp_path / "root_rates.py").write_text(python)
+    (tmp_path / "mine.gin").write_text(gin)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = tmp_path / "run"
+    assert cli.main(train(store, run, f"--gin_file={tmp_path / 'mine.gin'}")) == 0
+    assert cli.main(["train", f"--gin_file={run / 'config.gin'}", "--dry_run"]) == 0
+    assert "rates by square_root, proportions as they come" in capsys.readouterr().out
+    assert "\nimport root_rates\n" in (run / "config.gin").read_text()
+
+
+def test_a_run_that_would_not_go_on_says_why(store, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.main(train(store, run)) == 0
+    capsys.readouterr()
+    flags = ("--gin.PACKING='first_fit'", "--gin.TRAIN_STEPS=3")
+    assert cli.main(train(store, run, *flags)) == 2
+    assert (
+        f"MODEL_DIR '{run}': the checkpoint was trained on other batches than this run would give:"
+        " other packing (greedy in the checkpoint, first_fit here)."
+    ) in capsys.readouterr().err
 
 
 def test_run_holds_what_the_design_promises(trained):

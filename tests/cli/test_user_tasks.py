@@ -213,7 +213,7 @@ def test_one_task_and_training_on_it(tmp_path, capsys, store):
     assert prepare("own_a", "made") == 0
     flags = ("--gin.MIXTURE_OR_TASK_NAME='own_a'", "--gin.MIXTURE_OR_TASK_MODULE='own_tasks.py'")
     assert cli.main([*train("made", tmp_path / "run", *flags), "--dry_run"]) == 0
-    assert "mixture:     own_a, eps 4096" in capsys.readouterr().out
+    assert "mixture:     own_a, eps 4,096" in capsys.readouterr().out
     assert store_lib.open_store("made").mixtures == {}
 
 
@@ -273,7 +273,7 @@ def test_a_benchmark_of_the_store_with_a_module(tmp_path, store, capsys):
         "--gin.MIXTURE_OR_TASK_MODULE='own_tasks'",
     )
     assert cli.main([*train(store, tmp_path / "run", *flags), "--dry_run"]) == 0
-    assert "mixture:     super_natural_instructions, eps 4096" in capsys.readouterr().out
+    assert "mixture:     super_natural_instructions, eps 4,096" in capsys.readouterr().out
     assert "own_a" in seqio.TaskRegistry.names()
 
 
@@ -301,7 +301,7 @@ def test_the_modules_current_rates_win(tmp_path, capsys):
     assert cli.main(arguments) == 0
     told = capsys.readouterr()
     assert "the rates of" not in told.err
-    assert "mixture:     own_mix, rates of its own (SeqIO), proportions by size" in told.out
+    assert "mixture:     own_mix, rates of its own (SeqIO), proportions as they come" in told.out
     seqio.MixtureRegistry.remove("own_mix")
     seqio.MixtureRegistry.add("own_mix", [("own_a", 1), ("super_natural_instructions", 1)])
     assert cli.main(arguments) == 0

@@ -1,6 +1,8 @@
 """Every file of gin/mixtures, through the real training configuration, on a store of everything."""
 
+import collections
 import dataclasses
+import functools
 import pathlib
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 from optiml_jax.bench import taxonomy
 from optiml_jax.data import mixing, prepare, stream, subsets, summary, vocabularies
 from optiml_jax.data import store as store_lib
-from optiml_jax.main import gin_config, inspect_mixture, train_job
+from optiml_jax.errors import InputError
+from optiml_jax.main import gin_config, inspect_mixture, mixture_files, train_job
 from tests.data.conftest import WORDS, assign, make_task
 
 MIXTURES = [name for name in gin_config.gin_files() if name.startswith("mixtures/")]
@@ -75,17 +78,71 @@ def shares_of(store, job, key="example_share"):
     return found
 
 
+def counted_rates(store, spec):
+    """Task -> rate, from the paper's words, task by task; replay in rows by bisection."""
+    tasks = {task.name: task for task in store.tasks}
+    benchmark = {name: task.spec.benchmark for name, task in tasks.items()}
+    capped = {n: min(t.num_train, spec.eps or t.num_train) for n, t in tasks.items()}
+    ingredients = spec.ingredients
+    base = [n for n in tasks if benchmark[n] not in ingredients]
+    if spec.proportions:
+        base = [n for n in base if spec.proportions[benchmark[n]]]
+    if spec.num_clusters:
+        sizes = collections.Counter(tasks[n].spec.category for n in base)
+        order = sorted(sizes, key=lambda c: (c not in subsets.ALWAYS_CATEGORIES, -sizes[c], c))
+        base = [n for n in base if tasks[n].spec.category in order[: spec.num_clusters]]
+    if spec.num_tasks:
+        base = sorted(subsets.choose_tasks([tasks[n].spec for n in base], spec.num_tasks))
+
+    def with_replay(replay):
+        given = {**ingredients, "replay": replay}
+        rates = {}
+        for n in (*base, *(n for n in tasks if given.get(benchmark[n]))):
+            alike = [m for m in tasks if benchmark[m] == benchmark[n]] if n not in base else base
+            share = given[benchmark[n]] if n not in base else 1 - sum(given.values())
+            if n in base and spec.proportions:
+                alike = [m for m in base if benchmark[m] == benchmark[n]]
+                share *= spec.proportions[benchmark[n]]
+                if spec.ingredients_from:
+                    share = spec.proportions[benchmark[n]]
+                    share -= sum(given.values()) * (benchmark[n] == spec.ingredients_from)
+            rates[n] = share * capped[n] / totals(tuple(alike))
+        return rates
+
+    @functools.cache
+    def totals(names):
+        return sum(capped[n] for n in names)
+
+    if spec.replay_unit == "examples" or not ingredients["replay"]:
+        return with_replay(ingredients["replay"])
+    tokens = {
+        n: store.lengths[:, t.first_example : t.first_example + t.num_train].mean()
+        for n, t in tasks.items()
+    }
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        rates = with_replay((low + high) / 2)
+        drawn = {n: rate * tokens[n] for n, rate in rates.items()}
+        replay = sum(v for n, v in drawn.items() if benchmark[n] == "replay")
+        if replay < ingredients["replay"] * sum(drawn.values()):
+            low = (low + high) / 2
+        else:
+            high = (low + high) / 2
+    return rates
+
+
 @pytest.mark.parametrize("name", BENCH)
 def test_a_mixture_trains(store, name):
-    """The rates that a run would draw by, once as training resolves them, once as shown."""
+    """The rates that a run draws by and those that are shown, against rates counted here."""
     job = build(name)
-    spec = summary.in_examples(job.mixture, store, None, job.feature_length)
-    config = stream.StreamConfig(mixture=spec, feature_length=job.feature_length, batch_size=4)
+    config = stream.StreamConfig(
+        mixture=job.mixture, feature_length=job.feature_length, batch_size=4
+    )
     source = stream.TrainStream(store, config)
     rates = {task.name: rate for task, rate in zip(source.tasks, source.rates) if rate}
+    assert rates == pytest.approx(counted_rates(store, job.mixture))
     shown = summary.mixture_shares(store, None, job.mixture, job.feature_length)
-    assert rates == {one.task: one.example_share for one in shown if one.example_share}
-    assert sum(rates.values()) == pytest.approx(1)
+    assert rates == {one.task: one.example_share for one in shown}
     assert source.batch(0)["inputs"].shape == (4, job.feature_length)
     assert not any(task.startswith("dialogue__") for task in rates) or "dialogue_0_5" in name
 
@@ -133,6 +190,65 @@ def test_the_head_names_its_own_file(name):
         assert "OPT-IML (arXiv 2212.12017)" in " ".join(text.replace("\n#", "").split())
 
 
+# --- files beside files --------------------------------------------------------------------------
+
+
+def sources(*files, **flags):
+    values = {"STORE": "'store'", "MODEL_DIR": "'run'", **flags}
+    bindings = tuple((f"--gin.{name}", f"{name} = {value}") for name, value in values.items())
+    return gin_config.Sources(("models/opt_demo.gin", *files), (), bindings)
+
+
+def built(*files, **flags):
+    """As `optiml train` builds it."""
+    given = sources(*files, **flags)
+    value = gin_config.build(given, "train", train_job.CONFIGURABLES).value
+    mixture_files.check(given)
+    return value.mixture
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_a_mixture_before_the_run_file_is_the_same(name):
+    assert built(name, "runs/finetune.gin") == built("runs/finetune.gin", name)
+    behind = built("runs/pretrain.gin", name)
+    if behind.eps is None:  # eps_none, and mini, which binds no cap
+        assert built(name, "runs/pretrain.gin") == behind
+        return
+    message = rf"runs/pretrain.gin:\d+: MixtureSpec.eps = None would undo {name}:\d+, which binds"
+    with pytest.raises(InputError, match=message):
+        built(name, "runs/pretrain.gin")
+
+
+def test_mixture_files_combine_where_they_agree():
+    both = built("runs/finetune.gin", "mixtures/tasks_16.gin", "mixtures/clusters_4.gin")
+    assert (both.num_tasks, both.num_clusters, both.eps) == (16, 4, 4096)
+    for first, second, setting in (
+        ("tasks_16", "eps_128", "eps = 128 would undo mixtures/tasks_16.gin"),
+        ("opt_iml", "tasks_16", "ingredients = .* would undo mixtures/opt_iml.gin"),
+        ("replay_5_examples", "reasoning_1", "ingredients = "),
+    ):
+        files = [f"mixtures/{name}.gin" for name in (first, second)]
+        with pytest.raises(InputError, match=rf"{second}.gin:\d+: MixtureSpec.{setting}") as error:
+            built("runs/finetune.gin", *files)
+        assert "combine only where they agree" in str(error.value)
+
+
+def test_a_flag_or_an_experiment_changes_a_mixture(tmp_path):
+    files = ("runs/finetune.gin", "mixtures/tasks_16.gin")
+    changed = built(*files, **{"MixtureSpec.eps": 128})
+    assert (changed.num_tasks, changed.eps) == (16, 128)
+    own = tmp_path / "experiment.gin"
+    own.write_text("MixtureSpec.eps = 128\n")
+    assert built(*files, str(own)) == changed
+    folder = tmp_path / "mixtures"
+    folder.mkdir()
+    (folder / "mine.gin").write_text("include 'mixtures/tasks_16.gin'\nMixtureSpec.eps = 128\n")
+    assert built(files[0], str(folder / "mine.gin")) == changed
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
 def test_the_mini_mixture():
     job = build("mixtures/mini.gin")
     assert job.mixture.proportions == {"mini": 0.9, "replay": 0.08, "dialogue": 0.02}
@@ -142,9 +258,8 @@ def test_the_mini_mixture():
 @pytest.mark.parametrize("row", TABLE_5)
 def test_proportions_are_those_of_table_5(store, row):
     got = shares_of(store, build(f"mixtures/proportions_{row.replace('/', '_')}.gin"))
-    assert {k: v for k, v in got.items() if k in COLUMNS} == pytest.approx(
-        {k: int(v) / 100 for k, v in zip(COLUMNS, row.split("/"))}
-    )
+    shares = {k: int(v) / 100 for k, v in zip(COLUMNS, row.split("/"))}
+    assert got == pytest.approx({k: share for k, share in shares.items() if share})
 
 
 def test_caps():
@@ -251,7 +366,7 @@ def test_a_checkpoint_notices_another_mixture(store):
     """Its data order is of the rates: a run that goes on with others is refused."""
 
     def source(name):
-        spec = summary.in_examples(build(f"mixtures/{name}.gin").mixture, store, None, 160)
+        spec = build(f"mixtures/{name}.gin").mixture
         return stream.TrainStream(store, stream.StreamConfig(mixture=spec, feature_length=160))
 
     state = source("tasks_64").state(3)

@@ -1,5 +1,7 @@
 """Rates against the released algorithm, written out as a loop."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,25 @@ def test_a_users_function():
     np.testing.assert_allclose(got, np.array(expected) / sum(expected))
 
 
+@pytest.mark.parametrize("alpha", [100.0, 300.0, 1e308])
+@pytest.mark.parametrize("eps", [None, 4096])
+def test_a_high_power_leaves_the_largest(alpha, eps):
+    """Powers of the sizes themselves would leave the floats; logarithms of them do not."""
+    capped = [min(size, eps or size) for size in SIZES]
+    powers = [math.exp(alpha * math.log(size / max(capped))) for size in capped]
+    np.testing.assert_allclose(
+        rates(eps=eps, alpha=alpha), np.array(powers) / sum(powers), atol=mixing.NEGLIGIBLE
+    )
+
+
+def test_large_rates_are_still_shares():
+    np.testing.assert_allclose(rates(rate_fn=lambda task, size: 1e308), 1 / len(SIZES))
+
+
+def test_a_cap_that_no_float_holds_is_none():
+    np.testing.assert_array_equal(rates(eps=10**400), rates(eps=None))
+
+
 def test_a_task_without_examples_has_no_rate():
     sizes = [0, *SIZES[1:]]
     assert mixing.mixing_rates(mixing.MixtureSpec(), TASKS, sizes)[0] == 0
@@ -88,6 +109,8 @@ def test_a_task_without_examples_has_no_rate():
         ({"proportions": {"flam": 0.5}}, "unknown benchmark 'flam'. Did you mean 'flan'"),
         ({"rate_fn": lambda task, size: -1.0}, "returned -1.0 for task 'flan__task000_made'"),
         ({"rate_fn": lambda task, size: 0.0}, "none of its 11 tasks has a positive rate"),
+        ({"rate_fn": lambda task, size: float("inf")}, "returned inf for task"),
+        ({"rate_fn": lambda task, size: 10**400}, "for task 'flan__task000_made'"),
         ({"proportions": dict.fromkeys(("flan", "crossfit"), 0.0)}, None),
     ],
 )
@@ -105,6 +128,18 @@ def test_bad_rates(arguments, message):
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"alpha": float("inf")}, "alpha is inf"),
         ({"alpha": "1"}, "alpha is '1'"),
+        ({"alpha": 10**400}, "alpha is 1000"),
+        ({"equalize_clusters": "no"}, "equalize_clusters is 'no', expected True or False"),
+        ({"rate_fn": 5}, "rate_fn is 5, expected a function of a task and its number of examples"),
+        ({"rate_fn": "sqrt"}, "rate_fn is 'sqrt', expected a function"),
+        ({"proportions": {5: 0.5, "flan": 0.2}}, "proportions names 5, expected the name of a be"),
+        ({"ingredients": {None: 0.5}}, "ingredients names None, expected the name of a benchmark"),
+        (
+            {"ingredients": {"replay": 0.1}, "ingredients_from": 5},
+            "ingredients_from is 5, expected the name of a benchmark, or None",
+        ),
+        ({"replay_unit": ["rows"]}, r"unknown replay_unit \['rows'\]\. Known: examples, rows"),
+        ({"replay_unit": None}, r"unknown replay_unit None\. Known"),
         ({"proportions": [0.5]}, r"proportions is \[0.5\], expected {'BENCHMARK': share}"),
         ({"proportions": 0}, "proportions is 0"),
         ({"proportions": {"flan": True}}, r"proportions\['flan'\] is True"),
@@ -191,6 +226,61 @@ def test_subsets_leave_ingredients_alone():
     again = mixing.mixing_rates(spec, BENCH, sizes)
     assert np.count_nonzero(again[:5]) == 2
     assert again[first] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"proportions": {"flan": 0.5, "t5": 0.5, "reasoning": 0.0, "replay": 0.0}},
+        {"proportions": {"flan": 0.5, "t5": 0.5}},  # Nothing is left for the others.
+        {"rate_fn": lambda task, size: float(task.benchmark in ("flan", "t5"))},
+    ],
+    ids=["shares of 0", "no share left", "weights of 0"],
+)
+def test_a_subset_is_of_tasks_that_can_be_drawn(arguments):
+    """Of flan and t5 five tasks, so that both are among four."""
+    spec = mixing.MixtureSpec(num_tasks=4, **arguments)
+    got = mixing.mixing_rates(spec, BENCH, BENCH_SIZES)
+    assert np.count_nonzero(got[:5]) == np.count_nonzero(got) == 4
+    with pytest.raises(InputError, match="num_tasks is 6, but the mixture has 5 tasks to choose"):
+        bench_shares(num_tasks=6, **arguments)
+    # Two categories, of which Question Answering is always in.
+    got = mixing.mixing_rates(mixing.MixtureSpec(num_clusters=2, **arguments), BENCH, BENCH_SIZES)
+    assert np.flatnonzero(got).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_shares_that_do_not_depend_on_sizes():
+    """Without a store: what only sizes could tell is NaN, the rest is as with one."""
+    nan = float("nan")
+    unknown = dict.fromkeys(("flan", "t5", "reasoning", "replay"), nan)
+    none = {"reasoning": 0.0}
+
+    def shares(**arguments):
+        return mixing.benchmark_shares(mixing.MixtureSpec(**arguments), unknown)
+
+    given = {"flan": 0.4, "t5": 0.6}
+    ingredients = {"replay": 0.05, **none}
+    for arguments in (
+        {"proportions": given, "ingredients": ingredients},
+        {"proportions": given, "ingredients": ingredients, "ingredients_from": "t5"},
+        {"proportions": {"flan": 0.4}, "ingredients": ingredients},  # One is left.
+    ):
+        assert shares(**arguments) == pytest.approx(bench_shares(**arguments))
+    got = shares(ingredients=ingredients)
+    assert got == pytest.approx({"flan": nan, "t5": nan, **ingredients}, nan_ok=True)
+    rows = shares(proportions=given, ingredients=ingredients, replay_unit="rows")
+    assert rows == pytest.approx({"flan": nan, "t5": nan, "replay": nan, **none}, nan_ok=True)
+    for arguments, message in (
+        (
+            {"proportions": given, "ingredients": {"replay": 0.5}, "ingredients_from": "flan"},
+            "take a share of 0.5 from 'flan', which has 0.4",
+        ),
+        ({"proportions": dict.fromkeys(unknown, 0.1)}, "proportions sum to 0.4, and no other"),
+    ):
+        with pytest.raises(InputError, match=message):
+            shares(**arguments)
+        with pytest.raises(InputError, match=message):
+            bench_shares(**arguments)
 
 
 def test_clusters_then_tasks():
@@ -285,12 +375,24 @@ def test_bad_fields_of_subsets_and_ingredients(arguments, message):
             "benchmarks exmix, crossfit have no training task in this store; present: flan,",
         ),
         (
+            {"proportions": {"flan": 0.3, "t5": 0, "reasoning": 0, "replay": 0}},
+            "proportions sum to 0.3, and no other benchmark is left to take the rest",
+        ),
+        (
+            {"proportions": {"flan": 0.3, "t5": 0.3}, "ingredients": {"replay": 0, "reasoning": 0}},
+            "proportions sum to 0.6, and no other benchmark is left",
+        ),
+        (
+            {"proportions": dict.fromkeys(("flan", "t5", "replay", "reasoning"), 0.0)},
+            "its proportions, ingredients and subset leave every task with rate 0",
+        ),
+        (
             {"num_tasks": 1, "proportions": {"flan": 0.5, "t5": 0.5}},
             "its tasks have no training examples here, or the subset leaves none of them",
         ),
         (
             {"ingredients": dict.fromkeys(("flan", "t5", "replay", "reasoning"), 0.0)},
-            "its subset and ingredients leave every task with rate 0",
+            "its proportions, ingredients and subset leave every task with rate 0",
         ),
         (
             {"ingredients": {"flan": 0.5, "t5": 0.0, "replay": 0.0, "reasoning": 0.0}},
@@ -322,10 +424,18 @@ def test_settings_in_words():
         replay_unit="rows",
     )
     assert mixing.describe(spec.to_json()) == (
-        "4 clusters; 1,024 tasks (seed 0); replay=0.05 (of rows), reasoning=0.01 from t5"
+        "eps 4,096, alpha 1, proportions as they come; 4 clusters; 1,024 tasks (seed 0);"
+        " replay=0.05 (of rows), reasoning=0.01 from t5"
     )
-    assert mixing.describe(mixing.MixtureSpec().to_json()) == ""
     assert mixing.MixtureSpec(**spec.to_json()) == spec
+    spec = mixing.MixtureSpec(eps=None, proportions={"flan": 0.25}, equalize_clusters=True)
+    assert mixing.describe(spec.to_json()) == (
+        "no cap, alpha 1, proportions flan=0.25, equal clusters"
+    )
+    spec = mixing.MixtureSpec(rate_fn=released)
+    assert mixing.describe(spec.to_json()) == "rates by released, proportions as they come"
+    told = mixing.describe(mixing.MixtureSpec().to_json(), has_own_rates=True)
+    assert told == "rates of its own (SeqIO), proportions as they come"
 
 
 # --- what is drawn -------------------------------------------------------------------------------
@@ -362,14 +472,19 @@ def test_what_is_drawn_is_the_mixture(spec, epochs):
     """As metaseq's epoch: task i gives len_i x ratio_i examples, none twice while that is <= 1.
 
     Closer than sampling: each task within two draws (its own rounding, and that of the sum), where
-    chance would be off by hundreds. Above a ratio of 1 examples are drawn evenly.
+    chance would be off by hundreds. Above a ratio of 1 every example is drawn, and they differ by
+    less than half of what chance would make them.
     """
     rates, counts, first = draw(spec, BENCH, BENCH_SIZES, epochs)
     ratios = set()
     for start, size, rate in zip(first, BENCH_SIZES, rates):
         own = counts[start : start + size]
         assert abs(own.sum() - rate * counts.sum()) < 2
-        assert own.max() - own.min() <= 1
+        if own.sum() <= size:
+            assert own.max() <= 1
+        else:
+            assert own.min() >= 1
+            assert own.var() < own.mean() / 2
         ratios.add(bool(own.sum() > size))
     assert counts[np.repeat(rates == 0, BENCH_SIZES)].sum() == 0
     assert counts.sum() == pytest.approx(epochs * sum(BENCH_SIZES), rel=0.2)

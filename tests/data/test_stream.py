@@ -142,13 +142,21 @@ def test_a_state_of_other_batches_is_refused(store):
         ({"packing": "first_fit"}, "packing"),
     )
     for change, named in changes:
-        with pytest.raises(InputError, match=f"other {named} "):
+        with pytest.raises(
+            InputError, match=f"would give: other {named} \\(.* in the ch.* here\\)"
+        ):
             make_stream(store, **change).restore(state)
     config = stream.StreamConfig(
         mixture=mixing.MixtureSpec(eps=5), feature_length=T, batch_size=8, seed=5
     )
-    with pytest.raises(InputError, match="other rates "):
+    with pytest.raises(InputError, match=r"other rates \(the mixture's settings, or the sizes of"):
         stream.TrainStream(store, config).restore(state)
+    with pytest.raises(
+        InputError,
+        match=r"give: other seed \(5 in the checkpoint, 6 here\), other packing \(greedy in the"
+        r" checkpoint, first_fit here\)\. Restore",
+    ):
+        make_stream(store, seed=6, packing="first_fit").restore(state)
 
 
 def test_a_state_from_before_there_was_a_choice_of_packing_is_greedy(store):
@@ -171,8 +179,7 @@ def test_one_epoch_holds_every_example_once(store, packing):
         drawn += sum(len(row) for row in new)
         step += 1
     order = np.concatenate(rows)
-    # Greedy rows keep the order of draws; first-fit keeps it by windows of about 2,048 draws.
-    for end in range(num_examples, block + 1, num_examples) if packing == "greedy" else [block]:
+    for end in range(num_examples, block + 1, num_examples):
         counts = np.bincount(order[:end], minlength=num_examples)
         assert set(counts) == {end // num_examples}
 
@@ -221,3 +228,17 @@ def test_bad_requests(store, tasks):
         stream.StreamConfig(batch_size=True)
     with pytest.raises(InputError, match=r"seed is 1\.5, expected a whole number, 0 or more"):
         stream.StreamConfig(seed=1.5)
+    with pytest.raises(
+        InputError, match=r"seed is 9223372036854775808, expected less than 2\*\*63"
+    ):
+        stream.StreamConfig(seed=2**63)
+    assert make_stream(store, seed=2**63 - 1).batch(0)["inputs"].any()
+    for packing in (None, ["greedy"]):
+        with pytest.raises(InputError, match=r"unknown packing (None|\['greedy'\])\. Known: "):
+            stream.StreamConfig(packing=packing)
+    with pytest.raises(InputError, match="mixture is None, expected a MixtureSpec"):
+        stream.StreamConfig(mixture=None)
+    one = make_stream(store)
+    for ask in (one.batch, one.examples, one.state, one.iterate):
+        with pytest.raises(InputError, match="step is -1, expected 0 or more"):
+            ask(-1)

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from optiml_jax.data import mixing, prepare, rendering, summary
+from optiml_jax.data import mixing, prepare, rendering, stream, summary
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
 from tests.data.conftest import assign, make_task
@@ -27,13 +27,14 @@ def store(request, vocabulary, tmp_path_factory):
     return store_lib.open_store(out)
 
 
-def counted(store, task):
-    """(tokens, target tokens) of every stored example of a task, read one by one."""
+def counted(store, task, row_tokens=10**9):
+    """(tokens, target tokens) of every stored example of a task, cut on the left, one by one."""
     for rendering_number in range(store.num_renderings):
         for number in range(task.num_train):
             ids = store.train_tokens(rendering_number, task.name, number)
             start = store.loss_starts[rendering_number, task.first_example + number]
-            yield len(ids), sum(1 for at in range(len(ids)) if at >= max(start, 1))
+            own = [at >= start for at in range(len(ids))][-row_tokens:]
+            yield len(own), sum(own[1:])
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,10 @@ def counted(store, task):
     [{}, {"eps": 20}, {"eps": None, "alpha": 0.5}, {"proportions": {"flan": 0.1}}],
     ids=str,
 )
-def test_shares_are_those_of_a_count(store, arguments):
+@pytest.mark.parametrize("feature_length", [None, 2, 18, 2048])
+def test_shares_are_those_of_a_count(store, arguments, feature_length):
     spec = mixing.MixtureSpec(**arguments)
-    shares = summary.mixture_shares(store, None, spec)
+    shares = summary.mixture_shares(store, None, spec, feature_length)
     trained = sorted((t for t in store.tasks if t.num_train), key=lambda task: task.name)
     assert [share.task for share in shares] == [task.name for task in trained]
     assert HELD_OUT not in {share.task for share in shares}
@@ -52,7 +54,7 @@ def test_shares_are_those_of_a_count(store, arguments):
     # What 1,000 draws at these rates hold, as the mean of each task's own examples.
     tokens, targets = [], []
     for task, rate in zip(trained, rates):
-        rows = list(counted(store, task))
+        rows = list(counted(store, task, 10**9 if feature_length is None else feature_length + 1))
         tokens.append(1000 * rate * sum(row[0] for row in rows) / len(rows))
         targets.append(1000 * rate * sum(row[1] for row in rows) / len(rows))
     for got, expected in (
@@ -62,6 +64,20 @@ def test_shares_are_those_of_a_count(store, arguments):
     ):
         np.testing.assert_allclose(got, expected, rtol=1e-12)
         assert sum(got) == pytest.approx(1.0)
+
+
+def test_cut_examples_are_those_that_a_stream_packs(store):
+    """Mean tokens and target tokens of what is drawn, against the batches themselves."""
+    length = 18
+    shares = summary.mixture_shares(store, "flan", mixing.MixtureSpec(), length)
+    assert store.lengths.max() > length + 1
+    for mean, loss_on, without in (("tokens", "all", 1), ("target_tokens", "targets", 0)):
+        config = stream.StreamConfig("flan", feature_length=length, batch_size=500, loss_on=loss_on)
+        source = stream.TrainStream(store, config)
+        num_examples = sum(len(row) for row in source.examples(0))
+        packed = source.batch(0)["loss_weights"].sum() / num_examples + without
+        shown = sum(share.example_share * getattr(share, f"mean_{mean}") for share in shares)
+        assert shown == pytest.approx(packed, rel=0.02)
 
 
 def test_shares_of_tokens_are_not_those_of_examples(store):
@@ -181,6 +197,27 @@ def test_replay_in_rows_is_its_share_of_the_tokens(mixed, share, feature_length,
     assert replays_part_of_the_tokens(mixed, solved, row_tokens) == pytest.approx(share, rel=1e-9)
 
 
+@pytest.mark.parametrize("feature_length", [None, 30])
+def test_replay_in_rows_is_shown_as_it_was_asked_for(mixed, feature_length):
+    """Rates and shares are of the same rows."""
+    spec = mixing.MixtureSpec(ingredients={"replay": 0.05}, replay_unit="rows")
+    shares = summary.mixture_shares(mixed, None, spec, feature_length)
+    replay = sum(one.token_share for one in shares if one.benchmark == "replay")
+    assert replay == pytest.approx(0.05, rel=1e-9)
+
+
+def test_a_benchmark_without_a_share_is_not_listed(mixed):
+    none = dict.fromkeys(("t5", "reasoning", "replay"), 0.0)
+    for spec in (
+        mixing.MixtureSpec(proportions={"flan": 1.0}),
+        mixing.MixtureSpec(ingredients=none),
+        mixing.MixtureSpec(rate_fn=lambda task, size: float(task.benchmark == "flan")),
+    ):
+        assert {one.benchmark for one in summary.mixture_shares(mixed, None, spec)} == {"flan"}
+        tasks, rates = summary.mixture_rates(mixed, None, spec)
+        assert {task.spec.benchmark for task, rate in zip(tasks, rates) if rate} == {"flan"}
+
+
 def test_replay_in_rows_from_one_benchmark(mixed):
     """The tokens that t5 gives up are longer than the mean."""
     spec = mixing.MixtureSpec(
@@ -234,7 +271,8 @@ def test_rows_that_replay_cannot_have(mixed, arguments, message):
 def test_a_subset_lists_its_tasks_alone(mixed):
     spec = mixing.MixtureSpec(num_tasks=3, ingredients={"replay": 0.1, "reasoning": 0.0})
     shares = summary.mixture_shares(mixed, None, spec)
-    assert len(shares) == 5
+    assert len(shares) == 5  # as many as training draws
+    assert np.count_nonzero(summary.mixture_rates(mixed, None, spec)[1]) == 5
     assert {one.benchmark for one in shares} <= {"flan", "t5", "replay"}
     assert sum(one.example_share for one in shares) == pytest.approx(1)
 

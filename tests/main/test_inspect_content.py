@@ -4,10 +4,11 @@ import collections
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from optiml_jax.bench import catalog, record
-from optiml_jax.data import mixing, packing, prepare, rendering, vocabularies
+from optiml_jax.data import mixing, packing, prepare, rendering, stream, vocabularies
 from optiml_jax.data import store as store_lib
 from optiml_jax.errors import InputError
 from optiml_jax.main import inspect_content, inspect_samples
@@ -112,12 +113,27 @@ def test_a_mixture_adds_up(store):
     )
 
 
-def test_a_benchmark_without_a_share_has_lengths(store):
+def test_a_benchmark_without_a_share_is_not_of_the_mixture(store):
     spec = mixing.MixtureSpec(proportions={"flan": 1.0})
-    row = inspect_content.mixture_content(store, None, spec, Filters())["benchmarks"]
-    own = row["super_natural_instructions"]
-    assert [own[share] for share in inspect_content.SHARES] == [0, 0, 0]
-    assert own["mean_tokens"] > own["mean_target_tokens"] > 1
+    content = inspect_content.mixture_content(store, None, spec, Filters())
+    assert list(content["benchmarks"]) == ["flan"]
+    assert content["num_tasks"] == len(content["tasks"]) == len(FLAN)
+    assert content["num_examples"] == sum(
+        task.num_train for task in store.tasks if task.spec.benchmark == "flan"
+    )
+
+
+def test_notes_on_what_a_mixture_assumes(store):
+    def notes(spec, file=None):
+        return inspect_content.mixture_content(store, None, spec, Filters(), file=file)["notes"]
+
+    assert notes(SPEC, "mixtures/eps_128.gin") == notes(SPEC, "mixtures/opt_iml.gin") == []
+    (told,) = notes(SPEC, "mixtures/opt_iml_max.gin")
+    assert "is the mixture of the split 'opt_iml_max', but these tasks are placed by 'opt_" in told
+    (told,) = notes(mixing.MixtureSpec(num_tasks=3))
+    assert "4 of them cannot be drawn here: flan__squad_v1, promptsource__blended_skill" in told
+    (told,) = notes(mixing.MixtureSpec(num_clusters=1))
+    assert "2 of them cannot be drawn here: Dialogue Generation, Summarization." in told
 
 
 def test_a_filter_shows_part_of_the_same_mixture(store):
@@ -163,6 +179,23 @@ def test_epochs_are_those_of_the_rows_that_training_packs(store):
     assert flan["epochs"] == pytest.approx(drawn / flan["num_examples"])
 
 
+@pytest.mark.parametrize(("packing", "seed"), [("greedy", 7), ("first_fit", 0), ("first_fit", 7)])
+def test_epochs_are_those_of_the_runs_packing_and_seed(store, packing, seed):
+    config = stream.StreamConfig(feature_length=100, batch_size=70, packing=packing, seed=seed)
+    examples = np.concatenate(stream.TrainStream(store, config).examples(0))
+    content = inspect_content.mixture_content(
+        store, None, SPEC, Filters(), 70, 100, packing=packing, seed=seed
+    )
+    assert content["num_drawn_examples"] == len(examples)
+    assert (content["packing"], content["seed"]) == (packing, seed)
+    plain = inspect_content.drawn_examples(store, None, SPEC, 70, 100)
+    if packing == "first_fit":
+        assert len(examples) > sum(plain.values())
+    else:
+        own = {row["name"]: row["epochs"] * row["num_examples"] for row in content["tasks"]}
+        assert own != pytest.approx(plain)
+
+
 def test_rows_are_counted_beyond_one_step_of_the_stream(store):
     few = inspect_content.drawn_examples(store, None, SPEC, 4096, 64)
     more = inspect_content.drawn_examples(store, None, SPEC, 4100, 64)
@@ -170,7 +203,13 @@ def test_rows_are_counted_beyond_one_step_of_the_stream(store):
 
 
 @pytest.mark.parametrize(
-    ("rows", "length", "message"), [(0, 64, "--rows is 0"), (5, 0, "--feature_length is 0")]
+    ("rows", "length", "message"),
+    [
+        (0, 64, r"--rows \(steps x batch size\) is 0, expected 1 to 1,000,000,000"),
+        (10**10, 64, "is 10,000,000,000, expected 1 to 1,000,000,000: every row is counted"),
+        (5, 0, "--feature_length is 0"),
+        (None, 0, "--feature_length is 0"),
+    ],
 )
 def test_rows_that_cannot_be(store, rows, length, message):
     with pytest.raises(InputError, match=message):

@@ -26,7 +26,8 @@ class RenderConfig:
     Attributes:
         split: name of the split (`bench.splits`), or in `tasks.register` the path of a split file.
         seed: of every choice of wording.
-        num_renderings: R, training texts per example; epoch e uses rendering e mod R.
+        num_renderings: R, training texts per example; taken in turn, the next when a
+            task is through (`packing`).
         shots: demonstrations of each evaluation view.
         max_train_examples: random examples kept per task (OPT-IML: 100,000; FLAN 30,000).
         max_eval_examples: first examples evaluated per held-out task; None for the benchmark's own

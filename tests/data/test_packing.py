@@ -1,6 +1,8 @@
 """The plan: rates, permutations, rows, and that any block can be computed alone."""
 
 import itertools
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -29,14 +31,17 @@ def make_plan(
     return plan, lengths
 
 
-def first_fit_by_hand(lengths, row_tokens, edges):
+def first_fit_by_hand(lengths, row_tokens, edges, seams):
     """Rows as lists of example numbers, window after window."""
     rows = []
     for start, end in itertools.pairwise(edges):
-        own, room = [], []
+        own, room, first_open = [], [], 0
         for i in range(start, end):
-            row = next((r for r, left in enumerate(room) if left >= lengths[i]), len(room))
-            if row == len(room):
+            if i in seams:
+                first_open = max(0, len(own) - 1)
+            fitting = (r for r in range(first_open, len(own)) if room[r] >= lengths[i])
+            row = next(fitting, len(own))
+            if row == len(own):
                 own.append([])
                 room.append(row_tokens)
             own[row].append(i)
@@ -64,28 +69,35 @@ def as_rows(order, starts):
 
 
 def test_first_fit_rows_equal_a_loop():
-    order, starts = packing.first_fit_rows(np.array([3, 6, 4, 2]), 8, np.array([0, 4]))
+    few, whole = np.array([3, 6, 4, 2]), np.array([0, 4])
+    order, starts = packing.first_fit_rows(few, 8, whole, np.array([], int))
     assert (order.tolist(), starts.tolist()) == ([0, 2, 1, 3], [0, 2, 4])
+    order, starts = packing.first_fit_rows(few, 8, whole, np.array([2]))
+    assert (order.tolist(), starts.tolist()) == ([0, 1, 3, 2], [0, 1, 3, 4])
     rng = np.random.default_rng(1)
-    for _ in range(40):
+    for _ in range(80):
         lengths = rng.integers(1, rng.integers(2, 41), rng.integers(1, 300))
         inner = np.sort(rng.choice(len(lengths) + 1, rng.integers(0, 5)))
         edges = np.concatenate([[0], inner, [len(lengths)]])
-        rows = as_rows(*packing.first_fit_rows(lengths, 40, edges))
-        assert rows == first_fit_by_hand(lengths, 40, edges)
+        seams = rng.choice(len(lengths) + 1, rng.integers(0, 40))
+        order, starts = packing.first_fit_rows(lengths, 40, edges, seams)
+        assert as_rows(order, starts) == first_fit_by_hand(lengths, 40, edges, seams)
+        # No example comes before one from the other side of a seam.
+        for seam in seams:
+            assert set(order[:seam]) == set(range(seam))
 
 
 @pytest.mark.parametrize("length", [1, 20, 21, 26, 40])
 def test_first_fit_of_equal_lengths_opens_as_many_rows_as_it_needs(length):
     """Among them just over half a row, where rows are emptiest."""
     lengths = np.full(90, length)
-    order, starts = packing.first_fit_rows(lengths, 40, np.array([0, 50, 90]))
+    order, starts = packing.first_fit_rows(lengths, 40, np.array([0, 50, 90]), np.array([50]))
     per_row = 40 // length
     assert len(starts) - 1 == -(-50 // per_row) + -(-40 // per_row)
     assert order.tolist() == list(range(90))
 
 
-def test_windows_lie_within_slices_and_join_short_ones():
+def test_windows_cut_long_slices_and_hold_several_short_ones():
     assert packing.window_edges(np.array([5, 4]), 3).tolist() == [0, 2, 5, 7, 9]
     assert packing.window_edges(np.array([2, 2, 2, 2, 2]), 4).tolist() == [0, 4, 8, 10]
     assert packing.window_edges(np.array([7]), 10).tolist() == [0, 7]
@@ -145,16 +157,26 @@ def test_counts_stay_within_one_of_the_rate_at_every_block(packing_name):
         assert np.all(np.abs(total - (b + 1) * 480 * np.array(rates)) <= 1)
 
 
-def test_shares_over_many_epochs_are_the_rates():
-    """Anywhere in the order, within the error of drawing at random (and better at blocks' ends)."""
+@PACKINGS
+def test_shares_over_many_epochs_are_the_rates(packing_name):
+    """Anywhere in the order, within the error of drawing at random (and better at epochs' ends)."""
     sizes, rates = [10, 200, 3, 50], np.array([0.1, 0.6, 0.05, 0.25])
-    plan, _ = make_plan(sizes, rates)
+    plan, _ = make_plan(sizes, rates, packing_name=packing_name)
     drawn = np.concatenate([plan.block(b).examples for b in range(40)])
     for end in (1_003, 5_555, 12_345, 18_001):
         shares = np.bincount(tasks_of(drawn[:end], sizes), minlength=4) / end
         assert np.all(np.abs(shares - rates) < 4 * np.sqrt(rates * (1 - rates) / end))
         # An epoch of 60 draws is exact to one draw; only the last, open one is at random.
         assert np.all(np.abs(shares - rates) <= 61 / end)
+    assert len(drawn) == 320 * 60
+    # An example is drawn as often as if every epoch drew its task anew without replacement: its
+    # count after 320 epochs has that mean, and less than that deviation.
+    counts, first = np.bincount(drawn, minlength=263), np.cumsum(sizes) - sizes
+    for start, size, rate in zip(first, sizes, rates):
+        ratio = 60 * rate / size
+        own = counts[start : start + size]
+        assert own.mean() == pytest.approx(320 * ratio)
+        assert np.all(np.abs(own - 320 * ratio) <= 4 * np.sqrt(320 * ratio * (1 - ratio)) + 1e-6)
 
 
 @PACKINGS
@@ -173,6 +195,7 @@ def test_one_epoch_draws_the_capped_sizes_exactly(packing_name, block_draws):
 
 @PACKINGS
 def test_one_epoch_of_a_capped_mixture(packing_name):
+    """Epochs of 130 draws, far shorter than a window of first-fit."""
     sizes = np.array([10, 500, 90])
     capped = np.minimum(sizes, 60)
     plan, _ = make_plan(
@@ -181,36 +204,149 @@ def test_one_epoch_of_a_capped_mixture(packing_name):
     drawn = plan.block(0).examples
     for epoch in range(5):
         own = drawn[epoch * 130 : (epoch + 1) * 130]
-        if packing_name == "first_fit":
-            # Slices this short share a window of 2,048 draws: only the block's end is exact.
-            own = drawn
-        counts = np.bincount(tasks_of(own, sizes), minlength=3)
-        assert (counts * 130 / len(own)).tolist() == capped.tolist()
+        assert np.bincount(tasks_of(own, sizes), minlength=3).tolist() == capped.tolist()
+        assert np.bincount(own).max() == 1
     assert np.bincount(drawn, minlength=600)[10:510].max() == 1
 
 
-def test_no_example_repeats_before_its_task_is_through():
-    """At every draw, not only at a block's end; for equal rates, tasks pass at unequal speeds."""
-    sizes = [10, 200, 3, 50]
-    plan, _ = make_plan(sizes, [0.1, 0.6, 0.05, 0.25])
-    drawn = np.concatenate([plan.block(b).examples for b in range(3)])
-    counts = np.zeros(sum(sizes), int)
+MIXES = {
+    # sizes, weights, draws of a block
+    "caps that do not divide the sizes": ([10, 500, 97, 61], [10, 60, 60, 60], 650),
+    "caps that divide them": ([7, 21, 70, 35], [7, 7, 7, 7], 600),
+    "every task over its cap": ([31, 57, 400], [16, 16, 16], 1000),
+    "fractional rates": ([7, 31, 100, 12], [17, 29, 54, 3], 700),
+    "an epoch of several blocks": ([33, 400, 5000], [33, 300, 300], 200),
+    "a fractional epoch of several blocks": ([50, 333, 90], [5, 13, 7], 60),
+    "a block for each epoch": ([40, 300], [40, 33], 100),
+    "single examples": ([1, 1, 5, 2], [1, 1, 1, 1], 100),
+    "a long window": ([100, 900], [100, 100], 20_000),
+    "a hundredth of an example an epoch": ([20, 30], [2000, 1], 4000),
+}
+EVERY_MIX = pytest.mark.parametrize("mix", list(MIXES))
+
+
+def mix_plan(mix, packing_name, seed=3):
+    """The plan, and each task's draws an epoch as exact fractions."""
+    sizes, weights, block_draws = MIXES[mix]
+    rates = np.array(weights) / sum(weights)
+    plan, _ = make_plan(
+        sizes, rates, packing_name=packing_name, block_draws=block_draws, seed=seed, row_tokens=100
+    )
+    epoch = min(Fraction(size * sum(weights), weight) for size, weight in zip(sizes, weights))
+    return plan, [epoch * weight / sum(weights) for weight in weights]
+
+
+@EVERY_MIX
+@PACKINGS
+def test_epochs_are_exact_and_repeat_nothing(mix, packing_name):
+    """By counting: in rows' order, at each epoch's end, and group after group."""
+    sizes = np.array(MIXES[mix][0])
+    plan, per_epoch = mix_plan(mix, packing_name)
+    groups = [math.ceil(size / own) for size, own in zip(sizes.tolist(), per_epoch)]
+    num_epochs = 2 * min(max(groups), 150) + 1
+    ends = plan._counts(np.arange(num_epochs + 1) * plan._epoch_slices)
+    order, block = [], 0
+    while sum(map(len, order)) < ends[-1].sum():
+        order.append(plan.block(block).examples)
+        block += 1
+    epochs = np.split(np.concatenate(order), ends.sum(axis=1))[1:-1]
+    assert len(epochs) == num_epochs
+    drawn = np.zeros(len(sizes), int)
+    for number, examples in enumerate(epochs, start=1):
+        assert np.bincount(examples).max() == 1
+        counts = np.bincount(tasks_of(examples, sizes), minlength=len(sizes))
+        drawn += counts
+        for count, total, own in zip(counts, drawn, per_epoch):
+            assert math.floor(own) <= count <= math.ceil(own)
+            assert abs(Fraction(int(total)) - number * own) < 1
     first = np.cumsum(sizes) - sizes
-    for example in drawn:
-        counts[example] += 1
-        task = tasks_of(example, sizes)
-        own = counts[first[task] : first[task] + sizes[task]]
-        assert own.max() - own.min() <= 1
+    for start, size, length in zip(first, sizes, groups):
+        for begin in range(0, num_epochs - length + 1, length):
+            group = np.concatenate(epochs[begin : begin + length])
+            own = group[(group >= start) & (group < start + size)]
+            counts = np.bincount(own - start, minlength=size)
+            # All of them, and one more time those that its last epoch draws beyond them.
+            assert counts.min() == 1
+            assert counts.max() <= 2
 
 
-def test_a_slice_is_shuffled_and_slices_differ():
-    plan, _ = make_plan([40, 40], [0.5, 0.5], block_draws=80)
-    one, two = (plan.block(b).examples.tolist() for b in (0, 1))
-    assert sorted(one) == sorted(two) == list(range(80))
-    assert one != two
-    # The tasks alternate at random, not in turn.
-    changes = np.count_nonzero(np.diff(tasks_of(np.array(one), [40, 40])))
-    assert 20 < changes < 60
+@EVERY_MIX
+@PACKINGS
+def test_any_block_alone_is_that_of_reading_in_order(mix, packing_name):
+    plan, _ = mix_plan(mix, packing_name)
+    in_order = [plan.block(b) for b in range(12)]
+    for b in (11, 0, 7, 4):
+        alone = mix_plan(mix, packing_name)[0].block(b)
+        assert alone.examples.tolist() == in_order[b].examples.tolist()
+        assert alone.row_starts.tolist() == in_order[b].row_starts.tolist()
+
+
+def assert_every_example_once(epochs, sizes, groups):
+    first = np.cumsum(sizes) - sizes
+    for start, size, length in zip(first, sizes, groups):
+        for begin in range(0, len(epochs) - length + 1, length):
+            group = np.concatenate(epochs[begin : begin + length])
+            own = group[(group >= start) & (group < start + size)]
+            assert sorted(own) == list(range(start, start + size))
+
+
+def test_groups_whose_draws_are_the_sizes_repeat_nothing_at_all():
+    """The caps divide the sizes; also far from the order's beginning, where errors add up."""
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        caps = rng.integers(1, 60, 6)
+        sizes = caps * np.append(1, rng.integers(1, 8, 5))
+        epoch = int(caps.sum())
+        plan, _ = make_plan(sizes, caps / epoch, block_draws=epoch)
+        assert plan._per_epoch.tolist() == caps.tolist()
+        far = 420 * int(rng.integers(0, 10**10))  # 420: divided by every number up to 7
+        epochs = [plan.block(far + number).examples for number in range(7)]
+        assert [len(examples) for examples in epochs] == [epoch] * 7
+        assert_every_example_once(epochs, sizes, sizes // caps)
+
+
+def test_groups_of_fractional_draws_have_as_many_epochs_as_they_need():
+    """A third of 10 examples an epoch: three epochs, though the quotients of floats are not 3."""
+    rng = np.random.default_rng(6)
+    for _ in range(30):
+        sizes = np.repeat(rng.integers(2, 60), 6)
+        groups = np.append(1, rng.integers(1, 30, 5))
+        weights = 1 / groups
+        plan, _ = make_plan(sizes, weights / weights.sum(), block_draws=5_000)
+        ends = plan._counts(np.arange(60)).sum(axis=1)
+        order = np.concatenate([plan.block(b).examples for b in range(3)])
+        epochs = np.split(order, ends)[1:-1]
+        assert_every_example_once(epochs, sizes, groups)
+
+
+def test_a_task_that_is_hardly_ever_drawn():
+    """Its group has more epochs than a run or an integer holds."""
+    plan, _ = make_plan([40, 1000], [1.0, 1e-30], block_draws=80)
+    for block in (0, 10**9):
+        counts = np.bincount(plan.block(block).examples, minlength=1040)
+        assert counts.tolist() == [2] * 40 + [0] * 1000
+
+
+def test_every_group_has_its_own_permutation():
+    plan, _ = make_plan([40], [1.0], block_draws=40)
+    orders = [plan.block(b).examples.tolist() for b in range(5)]
+    turned = [np.roll(order, -order.index(0)).tolist() for order in orders]
+    assert all(one != other for one, other in itertools.combinations(turned, 2))
+
+
+@PACKINGS
+def test_a_task_that_is_drawn_over_and_over_is_drawn_evenly(packing_name):
+    """It is through after 6 draws; 66 draws, over an eighth of the 501 tasks, count as an epoch."""
+    sizes = np.array([3] + [100] * 500)
+    rates = np.array([0.5] + [0.5 / 500] * 500)
+    plan, _ = make_plan(sizes, rates, block_draws=2_000, packing_name=packing_name)
+    assert plan._num_slices == 2_000 // 66
+    ends = plan._counts(np.arange(100)).sum(axis=1)
+    order = np.concatenate([plan.block(b).examples for b in range(4)])
+    for begin, end in itertools.pairwise(ends):
+        counts = np.bincount(order[begin:end], minlength=sizes.sum())
+        assert counts[:3].tolist() == [11, 11, 11]
+        assert counts[3:].max() == 1
 
 
 def test_a_task_that_is_drawn_over_and_over_does_not_make_blocks_large():
@@ -228,6 +364,16 @@ def test_epochs_take_the_renderings_in_turn():
     plan, _ = make_plan([40], [1.0], renderings=2, block_draws=40)
     drawn = np.concatenate([plan.block(b).examples for b in range(4)])
     assert (drawn // 40).tolist() == [0] * 40 + [1] * 40 + [0] * 40 + [1] * 40
+
+
+def test_groups_take_the_renderings_in_turn_and_read_no_text_twice():
+    """20 of 50 an epoch: in a group of three epochs 10 examples come again, as their next text."""
+    plan, _ = make_plan([20, 50], [0.5, 0.5], renderings=3, block_draws=40)
+    for group in range(4):
+        drawn = np.concatenate([plan.block(3 * group + epoch).examples for epoch in range(3)])
+        own = drawn[drawn % 70 >= 20]
+        assert len(set(own)) == 60
+        assert np.bincount(own // 70, minlength=3).tolist() == np.roll([50, 10, 0], group).tolist()
 
 
 @PACKINGS

@@ -236,7 +236,13 @@ def test_a_closed_terminal_cleans_up(waiting, tmp_path):
 
 
 def test_nohup_goes_on(waiting):
-    with waiting(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+    # A signal that is ignored stays so in a new process, as under nohup.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        started = waiting()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with started as process:
         worker = int(process.stdout.readline())
         process.send_signal(signal.SIGHUP)
         time.sleep(0.3)

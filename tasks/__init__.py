@@ -31,9 +31,7 @@ from . import (
     t5,
     unifiedskg,
 )
-from .declaration import Benchmark, OnSkip, Request
-
-CATALOG = pathlib.Path(__file__).parent / "tables" / "catalog.tsv"
+from .declaration import CATALOG, Benchmark, OnSkip, Request
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     module.BENCHMARK.name: module.BENCHMARK
@@ -122,10 +120,12 @@ def read(
     found = declared.read(request)
     specs = [task.spec for task in found.tasks]
     # What a split evaluates leaves training in every benchmark, read here or not.
-    has_rule = placing.rules or placing.shared_data is not None
-    rows = catalog_table.read(CATALOG).values() if has_rule else ()
+    rows = catalog_table.read(CATALOG).values()
     known = [row.to_spec() for row in rows]
     official = found.official.get(placing.track)
+    if placing.track and all(spec.instruction_kind == "text" for spec in specs):
+        # No lists lie beside text.
+        official = catalog_table.official_lists(rows, placing.track)
     assignments = splits.assign(specs, placing, official, found.elsewhere, known)
     kept = [t for t in found.tasks if request.wants(t.spec.name, t.spec.original_name)]
     if not kept:

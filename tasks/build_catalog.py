@@ -41,9 +41,8 @@ from optiml_jax.bench.sources import flan, reasoning, tables, text_pairs
 from optiml_jax.errors import InputError, unknown
 
 from . import build_lists, tfds_tasks
+from .declaration import CATALOG, TABLES
 
-TABLES = pathlib.Path(__file__).parent / "tables"
-CATALOG = TABLES / "catalog.tsv"
 LISTS: Mapping[str, tuple[Sequence[str], Callable[[pathlib.Path], build_lists.Rows]]] = {
     "super_natural_instructions_list.tsv": (
         build_lists.SNI_COLUMNS,

@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from optiml_jax.bench import catalog, splits
 
+TABLES = pathlib.Path(__file__).parent / "tables"
+CATALOG = TABLES / "catalog.tsv"
+"""Every task of OPT-IML Bench (`bench.catalog_table`)."""
+
 OnSkip = Callable[[str], None]
 """Told, in one sentence each, what `skip_bad` left out."""
 

@@ -10,16 +10,14 @@ from optiml_jax.bench import catalog_table
 from optiml_jax.bench.sources import promptsource, tables
 
 from . import tfds_tasks
-from .declaration import Benchmark, ReadResult, Request
+from .declaration import CATALOG, TABLES, Benchmark, ReadResult, Request
 
-TABLES = pathlib.Path(__file__).parent / "tables"
-TABLE = TABLES / "catalog.tsv"
 INVERTED = TABLES / "promptsource_inverted.tsv"
 """Templates that turn a task around where the release marks none as the original task."""
 INVERTED_COLUMNS = ("task", "template", "reason")
 
 
-def data_sets(path: pathlib.Path = TABLE) -> Mapping[str, promptsource.DataSet]:
+def data_sets(path: pathlib.Path = CATALOG) -> Mapping[str, promptsource.DataSet]:
     """The catalog's rows for PromptSource, by data set, with the templates that leave."""
     inverted: dict[str, tuple[str, ...]] = {}
     for _, row in tables.read_rows(INVERTED, INVERTED_COLUMNS):

@@ -261,7 +261,7 @@ class Split:
         4. What OPT-IML has from elsewhere leaves, where the split says so.
 
         Text without instructions trains whole or leaves: by a row that evaluates or excludes what
-        it is named after, or for its data; no default takes it out.
+        it is named after, or for its data (see `splits.assign`); no default takes it out.
 
         Args:
             official: the benchmark's own lists of the split's `track`.
@@ -290,20 +290,27 @@ class Split:
         Raises:
             InputError: the split is not for these tasks, lacks its lists, or places a task twice.
         """
-        asking = [spec for spec in specs if spec.instruction_kind != "text"]
-        split = self._with_lists(asking, official)
-        split._check_benchmarks(asking)
-        placed = {spec.name: row for spec in specs if (row := split._placed(spec)) is not None}
-        elsewhere_evaluated = [s for s in known if (row := split.find(s)) and row.role in EVALUATED]
+        split = self.with_lists(specs, official)
+        split._check_benchmarks(specs)
+        return split._roles(specs, elsewhere, known)
+
+    def _roles(
+        self,
+        specs: Sequence[catalog.TaskSpec],
+        elsewhere: Mapping[str, str],
+        known: Sequence[catalog.TaskSpec],
+    ) -> dict[str, Assignment]:
+        placed = {spec.name: row for spec in specs if (row := self._placed(spec)) is not None}
+        elsewhere_evaluated = [s for s in known if (row := self.find(s)) and row.role in EVALUATED]
         if self.shared_data is not None:
             placed |= self.shared_data.adding(elsewhere_evaluated).leave(specs, placed)
         rest = {}
         if (base := self.base) is not None:
             if base.shared_data is not None:
-                ours = [s for s in asking if s.name in placed and placed[s.name].role in EVALUATED]
+                ours = [s for s in specs if s.name in placed and placed[s.name].role in EVALUATED]
                 ours += elsewhere_evaluated
                 base = dataclasses.replace(base, shared_data=base.shared_data.adding(ours))
-            rest = base.roles(specs, official, elsewhere, known)
+            rest = base._roles(specs, elsewhere, known)
         for spec in specs:
             if spec.name not in placed:
                 default = TEXT if spec.instruction_kind == "text" else self.default
@@ -315,6 +322,13 @@ class Split:
                     placed[name], role="excluded", level="", reason=reason
                 )
         return {spec.name: placed[spec.name] for spec in specs}
+
+    def evaluates(self, spec: catalog.TaskSpec) -> bool:
+        """True if a row, of this split or else of `base`, has the task evaluated."""
+        row = self.find(spec)
+        if row is None and self.base is not None:
+            row = self.base.find(spec)
+        return row is not None and row.role in EVALUATED
 
     def find(self, spec: catalog.TaskSpec) -> Placement | None:
         """The first row that matches the task.
@@ -401,35 +415,56 @@ class Split:
             row.category or category,
         )
 
-    def _with_lists(
+    def with_lists(
         self, specs: Sequence[catalog.TaskSpec], official: OfficialLists | None
     ) -> "Split":
-        if not self.track or not specs:
+        """This split with the rows of a benchmark's lists, where it goes by lists.
+
+        Raises:
+            InputError: the lists are not there or do not fit the tasks; text alone needs none.
+        """
+        if not self.track:
             return self
-        if official is None:
+        asking = _asking(specs)
+        if official is None and asking:
             raise InputError(
                 f"split '{self.name}' needs the benchmark's split lists, and none were found. Give"
                 f" a data_dir with splits/{self.track}/{{train,test}}_tasks.txt, as in the official"
                 " repository, or use split 'opt_iml'."
             )
+        if official is None:
+            return self
         if official.problem:
             raise InputError(official.problem)
         split = dataclasses.replace(self, placements=official.placements())
-        if all(split.find(spec) is None for spec in specs):
+        if asking and all(split.find(spec) is None for spec in asking):
             raise InputError(
-                f"{official.where}: none of the {len(specs)} tasks is in these lists (first task:"
-                f" '{specs[0].original_name}'). Use the lists of the same release."
+                f"{official.where}: none of the {len(asking)} tasks is in these lists (first task:"
+                f" '{asking[0].original_name}'). Use the lists of the same release."
             )
         return split
 
     def _check_benchmarks(self, specs: Sequence[catalog.TaskSpec]) -> None:
-        found = {spec.benchmark for spec in specs}
-        if self.benchmarks and found and not found & set(self.benchmarks):
+        """A split that leaves out all tasks of another benchmark was not meant for it.
+
+        A file may place such tasks itself: what its rows leave to `base` may then be left out.
+        """
+        own = (self.base or self).benchmarks
+        rows = [(spec.benchmark, self.find(spec)) for spec in _asking(specs)] if own else []
+        rest = {benchmark for benchmark, row in rows if row is None}
+        if not rest or rest & set(own) or any(row and row.role != "excluded" for _, row in rows):
+            return
+        found = ", ".join(sorted(rest))
+        if self.base is None:
             raise InputError(
-                f"split '{self.name}' places the tasks of {', '.join(self.benchmarks)} alone;"
-                f" those of {', '.join(sorted(found))} would all be left out. Use opt_iml, or a"
-                " split file of your own (docs/splits.md)."
+                f"split '{self.name}' places the tasks of {', '.join(own)} alone; those of {found}"
+                " would all be left out. Use opt_iml, or a split file of your own (docs/splits.md)."
             )
+        raise InputError(
+            f"{self._place()}: no row trains or evaluates a task of {found}, and the split"
+            f" '{self.base.name}' of the last row places the tasks of {', '.join(own)} alone, so"
+            " all would be left out. Add rows for them, or end the file with the split opt_iml."
+        )
 
     def _check_held_out(
         self,
@@ -486,6 +521,11 @@ class Split:
             return False
         other = self.base.find(spec)
         return other is None or other.outcome != row.outcome
+
+
+def _asking(specs: Iterable[catalog.TaskSpec]) -> list[catalog.TaskSpec]:
+    """The tasks that ask something: all but text."""
+    return [spec for spec in specs if spec.instruction_kind != "text"]
 
 
 def source_names(spec: catalog.TaskSpec) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ Source: OPT-IML (arXiv 2212.12017) §2.3, §4.1, §5; Super-NaturalInstructions 
 splits/; T0 (arXiv 2110.08207) §4; FLAN (arXiv 2109.01652) §2.2; CrossFit (arXiv 2104.08835) §3.
 """
 
+import dataclasses
 import hashlib
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -140,6 +141,9 @@ def assign(
 ) -> dict[str, Assignment]:
     """Role and level of every task under a split, by its name; see `Split.assign`.
 
+    Text without instructions that is named after data that the split evaluates, or after an
+    evaluation suite, leaves under every split; a row of the user's that trains it is an exception.
+
     Args:
         split: as `find` takes it, or the split itself.
         official: the benchmark's own lists of the split's `track`, if it has one.
@@ -152,7 +156,38 @@ def assign(
             are needed, or a fully held-out category that is trained on.
     """
     split = find(split) if isinstance(split, str) else split
-    return split.assign(list(specs), official, elsewhere, known)
+    specs = list(specs)
+    placed = split.assign(specs, official, elsewhere, known)
+    split = split.with_lists(specs, official)
+    return placed | _texts_that_leave(split, specs, placed, known)
+
+
+def _texts_that_leave(
+    split: Split,
+    specs: Sequence[catalog.TaskSpec],
+    placed: Mapping[str, Assignment],
+    known: Sequence[catalog.TaskSpec],
+) -> dict[str, Assignment]:
+    texts = [
+        spec
+        for spec in specs
+        if spec.instruction_kind == "text"
+        and placed[spec.name].role == "train"
+        and not (split.rules and split.find(spec))
+    ]
+    if not texts:
+        return {}
+    evaluated = [
+        spec
+        for spec in (*known, *specs)
+        if spec.instruction_kind != "text" and split.evaluates(spec)
+    ]
+    left = dataclasses.replace(SHARED_DATA, evaluated={}).adding(evaluated).leave(texts, {})
+    suites = opt_iml_split.OPT_IML_MAX
+    for spec in texts:
+        if (row := suites.find(spec)) is not None:
+            left[spec.name] = Assignment("excluded", "", row.reason, spec.category)
+    return left
 
 
 def heldout_ids(ids: Sequence[str]) -> frozenset[str]:

@@ -4,7 +4,6 @@ Neighbours: `inspect` has the flags, `inspect_tables` shows what is returned her
 `bench.catalog_table` reads the table. Nothing here prints.
 """
 
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from optiml_jax.bench import catalog_table, splits, taxonomy
 from optiml_jax.main import split_notes
 from optiml_jax.main.inspect_content import Filters
 
-TABLE = pathlib.Path(declarations.__file__).parent / "tables" / "catalog.tsv"
 COUNTS = (*splits.ROLES, "opt_iml", "opt_iml_max")
 
 
@@ -70,7 +68,7 @@ def assigned_table(
             f" {', '.join(catalog_table.SPLITS[:4])}."
         )
     found = splits.find(split)
-    table = list(catalog_table.read(TABLE).values())
+    table = list(catalog_table.read(declarations.CATALOG).values())
     return found, table, catalog_table.assign(table, found)
 
 

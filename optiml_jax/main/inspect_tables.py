@@ -27,7 +27,7 @@ def print_store(content: Mapping[str, Any]) -> None:
     else:
         show.show([*_counts(content), _lengths(content["lengths"])])
     for reason, count in sorted(content["excluded"].items(), key=lambda item: -item[1]):
-        print(f"excluded: {count:,} tasks: {reason}")
+        print(f"excluded: {show.count_of(count, 'task')}: {reason}")
 
 
 def print_mixture(content: Mapping[str, Any], with_tasks: bool = False) -> None:

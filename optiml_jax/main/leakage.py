@@ -340,7 +340,7 @@ def _print(content: dict[str, Any]) -> None:
     """Counts, the pairs over the threshold, and what to look at, as tables."""
     from optiml_jax.main import leakage_content, show
 
-    count_of = leakage_content.count_of
+    count_of = show.count_of
     measure = "bare instances" if content["inputs_only"] else "sequences or instances"
     overlapping = content["num_overlapping_pairs"]
     print(

@@ -20,6 +20,7 @@ from typing import Any
 from optiml_jax.bench import leakage, leakage_minhash, splits
 from optiml_jax.data import store as store_lib
 from optiml_jax.data import vocabularies
+from optiml_jax.main import show
 
 VERDICTS = {
     "left_out": "not trained on under the evaluated store's split",
@@ -96,11 +97,6 @@ def gather(found: Found) -> dict[str, Any]:
 def eval_views_of(task: store_lib.StoredTask) -> list[str]:
     """The evaluation views that have records of a task."""
     return sorted(view for view in task.places if view.startswith("eval_"))
-
-
-def count_of(number: int, noun: str) -> str:
-    """A number of things: "1 pair", "1,200 pairs"."""
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _short(counted: leakage.Counted) -> list[dict[str, Any]]:
@@ -241,4 +237,4 @@ def _reason(pairs: Sequence[Mapping[str, Any]]) -> str:
     if worst["verdict"] == "same_data_set":
         told += f"; both are made of {', '.join(worst['eval_sources'])}"
     more = len(pairs) - 1
-    return told + (f"; and {count_of(more, 'more evaluation task')}" if more else "")
+    return told + (f"; and {show.count_of(more, 'more evaluation task')}" if more else "")

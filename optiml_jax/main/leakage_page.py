@@ -23,7 +23,7 @@ import markupsafe
 
 from optiml_jax.errors import InputError
 from optiml_jax.eval import report_page
-from optiml_jax.main import leakage_content
+from optiml_jax.main import leakage_content, show
 
 FILES = ("leakage.json", "leakage.html")
 STAGED = ".leakage."
@@ -117,7 +117,7 @@ def render(content: Mapping[str, Any], made: Mapping[str, str]) -> str:
     environment.filters.update(
         percent=format_percent,
         breakable=report_page.breakable,
-        count_of=leakage_content.count_of,
+        count_of=show.count_of,
     )
     style, own, script = (
         (report_page.FOLDER / name).read_text("utf-8")

@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
     from optiml_jax.data import prepare, rendering
     from optiml_jax.data import store as store_lib
     from optiml_jax.errors import InputError
-    from optiml_jax.main import split_notes
+    from optiml_jax.main import show, split_notes
 
     notes: list[str] = []
 
@@ -217,7 +217,7 @@ def run(args: argparse.Namespace) -> int:
     for note in split_notes.task_notes(split, placed):
         print(f"note: {note}", file=sys.stderr)
     split_notes.check_beside(split, placed, index, args.out)
-    print(f"read {len(tasks):,} tasks of {args.benchmark}{origin}", flush=True)
+    print(f"read {show.count_of(len(tasks), 'task')} of {args.benchmark}{origin}", flush=True)
     if out := [t.spec.name for t in tasks if assignments[t.spec.name].role == "excluded"]:
         print(
             f"note: the split excludes {len(out):,} of them, such as '{out[0]}':"
@@ -230,7 +230,6 @@ def run(args: argparse.Namespace) -> int:
         if sys.stderr.isatty():
             print(f"\r[{done}/{total}] {what}".ljust(60), end="", file=sys.stderr, flush=True)
 
-    told_above = "1 note" if len(notes) == 1 else f"{len(notes):,} notes"
     result = prepare.prepare_store(
         tasks,
         assignments,
@@ -244,11 +243,13 @@ def run(args: argparse.Namespace) -> int:
     if sys.stderr.isatty():
         print("\r" + " " * 60, end="\r", file=sys.stderr)
     print(
-        f"wrote {args.out}: {result.num_tasks:,} tasks, {result.num_examples:,} training examples,"
-        f" {result.num_tokens:,} tokens, vocabulary {vocabulary.name} ({vocabulary.size:,});"
-        f" {result.tasks_rendered:,} tasks rendered, {result.tasks_reused:,} taken over,"
-        f" {result.tasks_removed:,} removed; {result.seconds:.1f} s"
-        + (f" ({told_above} above on what was left out)" if notes else "")
+        f"wrote {args.out}: {show.count_of(result.num_tasks, 'task')},"
+        f" {show.count_of(result.num_examples, 'training example')}, {result.num_tokens:,} tokens,"
+        f" vocabulary {vocabulary.name} ({vocabulary.size:,});"
+        f" {show.count_of(result.tasks_rendered, 'task')} rendered,"
+        f" {result.tasks_reused:,} taken over, {result.tasks_removed:,} removed;"
+        f" {result.seconds:.1f} s"
+        + (f" ({show.count_of(len(notes), 'note')} above on what was left out)" if notes else "")
     )
     written = store_lib.read_index(pathlib.Path(args.out)) or {}
     told = split_notes.change_note(split, index)
@@ -261,15 +262,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"note: {note}", file=sys.stderr)
     if result.untrained:
         print(
-            f"note: {len(result.untrained):,} tasks of the role train have no example to train on,"
-            f" only such that are evaluated (first: '{result.untrained[0]}').",
+            f"note: without an example to train on, only such that are evaluated:"
+            f" {show.count_of(len(result.untrained), 'task')} of the role train (first:"
+            f" '{result.untrained[0]}').",
             file=sys.stderr,
         )
     if result.tasks_behind:
         print(
-            f"note: {result.tasks_behind:,} stored tasks of other runs lack a view of"
-            f" --shots={','.join(map(str, render.shots))} and have no records there until they are"
-            " prepared too.",
+            f"note: without a view of --shots={','.join(map(str, render.shots))}, until they are"
+            f" prepared too: {show.count_of(result.tasks_behind, 'stored task')} of other runs.",
             file=sys.stderr,
         )
     if own is not None:
@@ -347,6 +348,7 @@ def _vocabulary(args: argparse.Namespace, tasks: Any, assignments: Any, render: 
     """The vocabulary asked for; a store keeps its own, also where `small` is asked for again."""
     from optiml_jax.data import rendering, vocabularies
     from optiml_jax.data import store as store_lib
+    from optiml_jax.errors import InputError
 
     folder = pathlib.Path(args.out)
     if (index := store_lib.read_index(folder)) is not None:
@@ -358,6 +360,11 @@ def _vocabulary(args: argparse.Namespace, tasks: Any, assignments: Any, render: 
     if args.vocabulary in (None, "gpt2"):
         return vocabularies.gpt2_vocabulary()
     if args.vocabulary == "small":
+        if all(assignments[task.spec.name].role != "train" for task in tasks):
+            raise InputError(
+                "--vocabulary=small is learned from tasks that train, and none of these does."
+                " Prepare such tasks first, or give --vocabulary=gpt2 or a folder."
+            )
         texts = rendering.corpus_texts(tasks, assignments, render)
         return vocabularies.train_vocabulary(texts, args.vocab_size)
     return vocabularies.load_vocabulary(args.vocabulary)

@@ -15,6 +15,11 @@ MARKED_STYLE = "bold green"
 STATUS_STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number of things: "1 pair", "1,200 pairs"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """Rows of text under a title.

@@ -9,9 +9,9 @@ import pytest
 from optiml_jax.bench import catalog_table
 from optiml_jax.data import subsets
 from optiml_jax.errors import InputError
-from optiml_jax.main import inspect_catalog
+from optiml_jax.tasks import declaration
 
-TABLE = catalog_table.read(inspect_catalog.TABLE)
+TABLE = catalog_table.read(declaration.CATALOG)
 TASKS = [
     row
     for row in TABLE.values()

@@ -161,12 +161,10 @@ def read(
     tasks = reading.read_each(
         sorted(places), read_one, f"{data_dir}: every task", skip_bad, on_skip
     )
-    if num_left_out.total():
-        on_skip(
-            f"{folder / 'templates.json'}: left out {num_left_out['inverted']} inverted templates"
-            f" and {num_left_out['surplus']} beyond the first {MAX_TEMPLATES} of a task, in"
-            f" {len(tasks)} tasks."
-        )
+    kinds = {"inverted": "inverted", "surplus": f"beyond the first {MAX_TEMPLATES} of a task"}
+    told = [f"{num_left_out[kind]} {name}" for kind, name in kinds.items() if num_left_out[kind]]
+    if told:
+        on_skip(f"{folder / 'templates.json'}: templates left out: {' and '.join(told)}.")
     return tasks
 
 

@@ -4,8 +4,9 @@
 the folder. A text is its record's only reference and the input is empty, so that loss is on all of
 it (`instruction_kind` "text"). Nothing is held out: such text is not evaluated.
 
-Its data sets are the names of its folders and of the file, up to the first dot: a split leaves out
-`dailydialog/train.jsonl` or `dailydialog.train.jsonl` where it evaluates DailyDialog.
+Its data sets are the names of the folders, from the one that is read on, and of the file, each up
+to the first dot: a split leaves out `dailydialog/train.jsonl` or `dailydialog.train.jsonl` where it
+evaluates DailyDialog.
 
 Rows without text are dropped, counted and reported.
 
@@ -103,7 +104,7 @@ def _bench_task(
     form: Format,
     on_skip: Callable[[str], None],
 ) -> catalog.BenchTask:
-    relative = path.relative_to(folder)
+    relative, above = path.relative_to(folder), folder.resolve().name
     name = relative.with_suffix("").as_posix()
     num_examples = num_dropped = 0
     ids: set[str] = set()
@@ -124,7 +125,7 @@ def _bench_task(
         benchmark=benchmark,
         category=taxonomy.canonical_category(form.category),
         instruction_kind="text",
-        sources=tuple(dict.fromkeys(part.split(".")[0] for part in relative.parts)),
+        sources=tuple(dict.fromkeys(part.split(".")[0] for part in (above, *relative.parts))),
         metric="rouge_l",
         input_languages=(),
         output_languages=(),

@@ -85,7 +85,7 @@ def test_a_folder_becomes_a_task(data):
         "It rained 1 times. Follows: It was wet.?", ("no",), ("yes", "no")
     )
     assert len(said) == 1
-    assert "left out 1 inverted templates and 0 beyond" in said[0]
+    assert said[0].endswith("templates left out: 1 inverted.")
 
 
 def test_both_forms_of_the_templates_read_alike(data):
@@ -478,7 +478,7 @@ def test_the_whole_release_reads_and_loads(data, real_data):
     tasks = data.read(on_skip=said.append)
     assert len(tasks) == 70
     assert len(said) == 1
-    assert "left out 106 inverted templates" in said[0]
+    assert "templates left out: 106 inverted" in said[0]
     for task in tasks:
         content = task.load()
         pairs = patterns[TABLE[task.spec.original_name].templates]

@@ -296,4 +296,4 @@ def test_the_catalog_knows_the_release():
     assert len(table) > 200
     copa = table["super_glue/copa"]
     assert (copa.category, copa.metric) == ("Cause Effect Classification", "accuracy")
-    assert pathlib.Path(declaration.TABLE).is_file()
+    assert pathlib.Path(declaration.CATALOG).is_file()

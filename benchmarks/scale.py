@@ -320,6 +320,8 @@ def main() -> None:
         value = getattr(args, flag)
         if value is not None and not all(part.isdecimal() for part in value.split(",")):
             parser.error(f"--{flag} is '{value}', expected whole numbers with commas between.")
+    if args.tasks < 1:
+        parser.error(f"--tasks is {args.tasks}, expected 1 or more.")
     if min(map(int, args.examples.split(","))) < 2 * args.tasks:
         parser.error(f"--examples={args.examples} are too few for --tasks={args.tasks}.")
     if args.dir and not pathlib.Path(args.dir).is_dir():

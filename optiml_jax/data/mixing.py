@@ -335,7 +335,7 @@ def benchmark_shares(spec: MixtureSpec, weights: Mapping[str, float]) -> dict[st
     shares |= {n: left * (weight / total if len(rest) > 1 else 1.0) for n, weight in rest.items()}
     giver = spec.ingredients_from
     if giver is None:
-        shares = {name: share * max(1 - taken, 0.0) for name, share in shares.items()}
+        shares = {name: share and share * max(1 - taken, 0.0) for name, share in shares.items()}
     elif taken > shares.get(giver, 0.0) + SLACK:
         raise InputError(
             f"MixtureSpec.ingredients take a share of {taken:g} from '{giver}', which has"
@@ -386,6 +386,19 @@ def members(
     return chosen & np.array(is_in, bool)
 
 
+def _called(rate_fn: RateFn, task: catalog.TaskSpec, size: int) -> Any:
+    try:
+        return rate_fn(task, size)
+    except Exception as error:
+        name = getattr(rate_fn, "__name__", repr(rate_fn))
+        told = str(error).splitlines()
+        raise InputError(
+            f"MixtureSpec.rate_fn: {name}(task '{task.name}', {size:,} examples) ended with"
+            f" {type(error).__name__}: {told[0] if told else 'no message'}. It is called with a"
+            " task (`catalog.TaskSpec`) and its number of examples, and returns a rate."
+        ) from error
+
+
 def _weights(
     spec: MixtureSpec,
     tasks: Sequence[catalog.TaskSpec],
@@ -402,7 +415,7 @@ def _weights(
             )
         weights = np.array([_checked_rate(rates[t.name], t, "the mixture") for t in tasks])
     elif (rate_fn := spec.rate_fn) is not None:
-        given = [rate_fn(task, int(size)) for task, size in zip(tasks, sizes)]
+        given = [_called(rate_fn, task, int(size)) for task, size in zip(tasks, sizes)]
         weights = np.array(
             [_checked_rate(rate, t, "the rate function") for rate, t in zip(given, tasks)]
         )

@@ -176,7 +176,7 @@ class Plan:
         again, position = np.divmod(nth, size)
         inner = permute(position, size, self._half_bits[task][of], key[of])
         num_renderings, num_examples = self._lengths.shape
-        rendering = (group[of] + again) % num_renderings
+        rendering = (group[of] - again) % num_renderings
         return rendering * num_examples + self._first[task][of] + inner
 
     def _counts(self, slices: np.ndarray) -> np.ndarray:

@@ -184,8 +184,13 @@ class TrainStream:
         Raises:
             InputError: the state is of a stream with other batches.
         """
-        # Checkpoints from before there was a choice are of greedy rows.
-        trained = {"packing": "greedy", **state.get("order", {})}
+        trained = state.get("order", {})
+        if trained.get("plan") != packing.VERSION:
+            raise InputError(
+                "the checkpoint was trained in the order of another version of optiml_jax (order"
+                f" {trained.get('plan')}, here {packing.VERSION}). Go on with that version, or start a"
+                " new MODEL_DIR with INITIAL_CHECKPOINT_PATH."
+            )
         differing = [
             f"other {name} ({_DIGESTS[name]})"
             if name in _DIGESTS

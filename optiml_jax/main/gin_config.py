@@ -131,6 +131,12 @@ def sources(args: Any) -> Sources:
     return Sources(tuple(args.gin_file), paths, tuple(bindings))
 
 
+def register(configurables: Mapping[str, Callable[..., Any]]) -> None:
+    """Makes dataclasses and functions known to gin by these names; `read` needs them."""
+    for name, configurable in configurables.items():
+        _register(name, configurable)
+
+
 def build(
     config: Sources,
     root: str,
@@ -149,8 +155,7 @@ def build(
         InputError: anything a user wrote wrongly, with its place and the nearest name.
     """
     gin.clear_config()
-    for name, configurable in configurables.items():
-        _register(name, configurable)
+    register(configurables)
     statements = [_unless_set(statement, unset or {}) for statement in read(config)]
     table = {statement.key: statement for statement in statements}
     check(statements, table, root)
@@ -161,13 +166,27 @@ def build(
                 continue  # rule 2
             target = (statement.shown, "gin.macro", "value")
         gin.bind_parameter(target, _to_gin(statement.value, table))
-    return Built(_call(root), gin.operative_config_str(max_line_length=100))
+    value = _call(root)
+    _note_references(_reach(table, root))
+    return Built(value, gin.operative_config_str(max_line_length=100))
+
+
+def _note_references(reached: "_Reached") -> None:
+    """Makes bindings of functions that are given to others, and not called yet, operative too."""
+    for (scope, selector), bound in gin_lib._CONFIG.items():
+        if scope in reached.macros if selector == "gin.macro" else True:
+            gin_lib._OPERATIVE_CONFIG.setdefault((scope, selector), dict(bound))
+
+
+def is_imported(selector: str) -> bool:
+    """Whether a configurable comes from a module that a gin file imported, not from here."""
+    found = gin_lib._REGISTRY.get_match(selector)
+    return found is not None and found.wrapped.__module__.split(".")[0] != "optiml_jax"
 
 
 def configures(config: Sources, root: str, configurables: Mapping[str, Callable[..., Any]]) -> bool:
     """Whether any file or flag binds a parameter of `root`."""
-    for name, configurable in configurables.items():
-        _register(name, configurable)
+    register(configurables)
     return any(statement.selector == root for statement in read(config))
 
 
@@ -281,7 +300,8 @@ def _read_file(
     path = find_file(name, search_paths).resolve()
     if path in including:
         raise InputError(f"{including[-1]}: include '{name}' leads back to a file being read.")
-    in_model_file = path.parent.name in SHARED_FOLDERS
+    # The package's own files define macros that a later binding may leave without a use.
+    in_model_file = path.parent.name in SHARED_FOLDERS or gin_folder() in path.parents
     try:
         text = path.read_text("utf-8")
         parser = config_parser.ConfigParser(text, _Delegate())

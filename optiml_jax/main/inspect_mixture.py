@@ -59,14 +59,18 @@ def read_spec(file: str) -> mixing.MixtureSpec:
     """
     configurables = {ROOT: mixing.MixtureSpec}
     config = gin_config.Sources((file,))
-    hint = f"`optiml inspect` reads files that bind {ROOT} alone, as those in {FOLDER}."
+    hint = (
+        f"`optiml inspect` reads files that bind {ROOT} and functions that they import, as those in"
+        f" {FOLDER}."
+    )
     try:
         is_mixture = gin_config.configures(config, ROOT, configurables)
     except InputError as error:
         raise InputError(f"{error} {hint}") from error
     for statement in gin_config.read(config):
         # Known here only where another command has run in this process.
-        if statement.selector not in ("", ROOT):
+        own = statement.selector in ("", ROOT) or gin_config.is_imported(statement.selector)
+        if not own:
             raise InputError(f"{statement.where}: it binds '{statement.shown}'. {hint}")
     if not is_mixture:
         raise InputError(

@@ -15,22 +15,25 @@ from optiml_jax.errors import InputError
 from optiml_jax.main import gin_config
 
 ROOT = "MixtureSpec"
-FOLDER, RUN_FOLDER = "mixtures", "runs"
+PARTS = FOLDER, RUN_FOLDER = "mixtures", "runs"
+OTHER_SHARES = {"proportions": "ingredients", "ingredients": "proportions"}
+"""A benchmark has a share in one of the two."""
 
 
 def check(config: gin_config.Sources) -> None:
     """Refuses a mixture file whose settings a later mixture or run file binds otherwise.
 
     Files of mixtures/ combine where they agree: tasks_16 and clusters_4 are 16 tasks of 4 clusters.
-    Flags and files of other folders, experiments among them, may change what they like.
+    Only this package's files are looked at: flags and files of one's own may change what they like.
 
     Raises:
         InputError: names the setting and both places.
     """
     bound: dict[tuple[str, str, str], gin_config.Statement] = {}
     for name in config.files:
-        folder = gin_config.find_file(name, config.search_paths).resolve().parent.name
-        if folder not in (FOLDER, RUN_FOLDER):
+        parent = gin_config.find_file(name, config.search_paths).resolve().parent
+        folder = parent.name
+        if parent.parent != gin_config.gin_folder().resolve() or folder not in PARTS:
             continue
         read = gin_config.read(gin_config.Sources((name,), config.search_paths))
         own = {one.key: one for one in read if one.selector == ROOT}
@@ -46,6 +49,16 @@ def check(config: gin_config.Sources) -> None:
                         else "Mixture files combine only where they agree: give one of them, and"
                         " what the other changes as --gin.MixtureSpec.NAME=VALUE."
                     )
+                )
+        for (scope, root, field), one in own.items():
+            before = bound.get((scope, root, OTHER_SHARES.get(field, "")))
+            if before is None:
+                continue
+            if twice := sorted({*(one.value or ())} & {*(before.value or ())}):
+                raise InputError(
+                    f"{one.where}: {one.shown} names '{twice[0]}', which stands in {before.shown}"
+                    f" of {before.where}. Mixture files combine only where they agree: give one of"
+                    " them."
                 )
         if folder == FOLDER:
             bound |= own

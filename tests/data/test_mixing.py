@@ -84,6 +84,13 @@ def test_a_high_power_leaves_the_largest(alpha, eps):
     )
 
 
+def test_a_negligible_rate_is_none():
+    """2^-52 of the examples is never drawn, and an epoch of its draws would have no end."""
+    got = rates(rate_fn=lambda task, size: 2.0**-60 if task is TASKS[0] else 1.0)
+    assert got[0] == 0.0
+    np.testing.assert_allclose(got[1:], 1 / (len(SIZES) - 1))
+
+
 def test_large_rates_are_still_shares():
     np.testing.assert_allclose(rates(rate_fn=lambda task, size: 1e308), 1 / len(SIZES))
 

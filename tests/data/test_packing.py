@@ -1,5 +1,6 @@
 """The plan: rates, permutations, rows, and that any block can be computed alone."""
 
+import collections
 import itertools
 import math
 from fractions import Fraction
@@ -366,14 +367,20 @@ def test_epochs_take_the_renderings_in_turn():
     assert (drawn // 40).tolist() == [0] * 40 + [1] * 40 + [0] * 40 + [1] * 40
 
 
-def test_groups_take_the_renderings_in_turn_and_read_no_text_twice():
-    """20 of 50 an epoch: in a group of three epochs 10 examples come again, as their next text."""
+def test_renderings_come_in_turn_and_no_text_twice_running():
+    """20 of 50 an epoch: of three epochs 10 examples come again, as the text before the group's."""
     plan, _ = make_plan([20, 50], [0.5, 0.5], renderings=3, block_draws=40)
     for group in range(4):
         drawn = np.concatenate([plan.block(3 * group + epoch).examples for epoch in range(3)])
         own = drawn[drawn % 70 >= 20]
         assert len(set(own)) == 60
-        assert np.bincount(own // 70, minlength=3).tolist() == np.roll([50, 10, 0], group).tolist()
+        assert np.bincount(own // 70, minlength=3).tolist() == np.roll([50, 0, 10], group).tolist()
+    blocks = [plan.block(number).examples for number in range(24)]
+    seen = collections.defaultdict(list)
+    for example in np.concatenate(blocks).tolist():
+        seen[example % 70].append(example // 70)
+    for texts in [texts for example, texts in seen.items() if example >= 20]:
+        assert all(one != other for one, other in itertools.pairwise(texts))
 
 
 @PACKINGS

@@ -159,12 +159,13 @@ def test_a_state_of_other_batches_is_refused(store):
         make_stream(store, seed=6, packing="first_fit").restore(state)
 
 
-def test_a_state_from_before_there_was_a_choice_of_packing_is_greedy(store):
+def test_a_state_of_another_version_says_so(store):
     state = make_stream(store).state(3)
-    del state["order"]["packing"]
-    make_stream(store).restore(state)
-    with pytest.raises(InputError, match="other packing "):
-        make_stream(store, packing="first_fit").restore(state)
+    state["order"]["plan"] = 2
+    with pytest.raises(
+        InputError, match=r"another version of optiml_jax \(order 2, here 3\)\. Go on"
+    ):
+        make_stream(store).restore(state)
 
 
 @PACKINGS

@@ -28,6 +28,8 @@ from optiml_jax.bench.split_rules import Placement, SharedData, Split
 _TABLE_15_CATEGORY = "named task of a category that is absent from training (OPT-IML Table 15)"
 _REST_OF_TABLE_15 = "of a category that is held out, not among the tasks that Table 15 names"
 _TEST_CATEGORY = "test category, absent from training (OPT-IML §5.4)"
+_MMLU_NAME = "measuring_massive_multitask_language_understanding"
+_MMLU = "copy of MMLU, which is an evaluation suite (OPT-IML Tables 14, 15)"
 _BIG_BENCH = "copy of BIG-bench, whose hard tasks are an evaluation suite (OPT-IML Table 14)"
 _TABLE_15 = "named task of a category that is trained on (OPT-IML Table 15)"
 _T0 = "T0's held-out task of a category that is absent from training (OPT-IML §5.2)"
@@ -79,12 +81,12 @@ _REST_OF_PROMPTSOURCE = (
 _REST_OF_FLAN = ("wsc273", "definite_pronoun_resolution")
 
 SUITE_COPIES = (
+    Placement("source", _MMLU_NAME, "excluded", "", _MMLU),
+    # No catalog task names these two; text may.
+    Placement("source", "mmlu*", "excluded", "", _MMLU),
     Placement(
-        "source",
-        "measuring_massive_multitask_language_understanding",
-        "excluded",
-        "",
-        "copy of MMLU, which is an evaluation suite (OPT-IML Tables 14, 15)",
+        *("source", "raft*", "excluded", ""),
+        "copy of RAFT, which is an evaluation suite (OPT-IML Table 14)",
     ),
     Placement("source", "big*bench*", "excluded", "", _BIG_BENCH),
     Placement("source", "bbh*", "excluded", "", _BIG_BENCH),

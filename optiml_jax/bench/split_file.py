@@ -20,13 +20,12 @@ Neighbours: `splits.find` reads it by its path; a store keeps its text and diges
 """
 
 import difflib
-import itertools
 import os
 import pathlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from optiml_jax.bench import catalog, taxonomy
+from optiml_jax.bench import catalog, opt_iml_split, taxonomy
 from optiml_jax.bench.split_rules import (
     FIELDS,
     LEVELS,
@@ -200,12 +199,13 @@ def notes(split: Split, specs: Iterable[catalog.TaskSpec]) -> list[str]:
         if hits[number]:
             told.append(
                 f"{split.where}: the row {row.field} '{row.pattern}' ({row.outcome}) has no effect:"
-                f" rows above it place all {hits[number]} of its tasks"
+                f" rows above it place {_all(hits[number])}"
                 + (_differing(differ[number]) if number in differ else "")
                 + "."
             )
         else:
-            near = _nearest(row.pattern, itertools.chain(*known[row.field].values()), 0.7)
+            names = set().union(*known[row.field].values())
+            near = _same_data(row, names) or _nearest(row.pattern, names, 0.7)
             told.append(
                 f"{split.where}: no task has {row.field} '{row.pattern}'"
                 + (f". Did you mean '{near}'?" if near else ".")
@@ -215,10 +215,24 @@ def notes(split: Split, specs: Iterable[catalog.TaskSpec]) -> list[str]:
     return told
 
 
+def _same_data(row: Placement, names: Iterable[str]) -> str:
+    """What the tasks call the data set that a row names; "" if they have no other name for it."""
+    if row.field != "source":
+        return ""
+    data_of = opt_iml_split.SHARED_DATA.data_of
+    wanted = data_of(row.pattern.casefold())
+    return min((name for name in names if data_of(name) == wanted), default="")
+
+
+def _all(tasks: int) -> str:
+    return "its one task" if tasks == 1 else f"all {tasks:,} of its tasks"
+
+
 def _differing(tasks: Sequence[tuple[catalog.TaskSpec, Placement]]) -> str:
     spec, first = tasks[0]
+    others = f"{len(tasks):,} of them otherwise" if len(tasks) > 1 else "otherwise"
     return (
-        f", {len(tasks)} of them otherwise: '{spec.name}' stays {first.outcome} by row"
+        f", {others}: '{spec.name}' stays {first.outcome} by row"
         f" {first.line} ({first.field} '{first.pattern}'). The first row that matches counts: move"
         " this one above it, or take one out"
     )
@@ -232,6 +246,8 @@ def _check_slip(
 ) -> None:
     """A row that holds tasks out must not fail for a slip in its one name."""
     if row.role == "train" or not row.is_literal:
+        return
+    if _same_data(row, set().union(*known_of[row.field].values())):
         return
     # Another number is another task or edition, perhaps one that is not read now.
     known = known_of[row.field].get(_numbers(row.pattern), set())

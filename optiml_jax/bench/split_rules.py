@@ -275,7 +275,7 @@ class Split:
         """
         placed = self.roles(specs, official, elsewhere, known)
         where = official.where if self.track and official is not None else self.where
-        dataclasses.replace(self, where=where)._check_held_out(specs, placed)
+        dataclasses.replace(self, where=where).check_held_out(specs, placed)
         return placed
 
     def roles(
@@ -466,7 +466,7 @@ class Split:
             " all would be left out. Add rows for them, or end the file with the split opt_iml."
         )
 
-    def _check_held_out(
+    def check_held_out(
         self,
         specs: Sequence[catalog.TaskSpec],
         placed: Mapping[str, Assignment],
@@ -475,7 +475,10 @@ class Split:
 
         A task that our rows place counts under both names of its category, and so does what it is
         compared with: `base` may report one of the two under a kind of its own. Two tasks that
-        `base` places count as it reports them.
+        `base` places count as it reports them, and so do those that a row places by such a kind.
+
+        Raises:
+            InputError: a category is trained on and held out fully.
         """
         trained = [s for s in specs if (one := placed[s.name]).role == "train" and one.level]
         ours = [spec for spec in trained if self._is_ours(spec)]
@@ -499,15 +502,17 @@ class Split:
         self, category: str, spec: catalog.TaskSpec, role: str, other: catalog.TaskSpec
     ) -> InputError:
         tested = "tested" if role == "test" else "validated on"
+        alone = spec.benchmark == other.benchmark
+        name, trained = (s.original_name if alone else s.name for s in (spec, other))
         fix = (
             "Move one of the two to excluded_tasks.txt."
             if self.track
             else f"Hold the whole category out (a row with field 'category' above the row"
-            f" that trains it), or give '{spec.original_name}' the level partially_supervised."
+            f" that trains it), or give '{name}' the level partially_supervised."
         )
         return InputError(
-            f"{self._place()}: category '{category}' is trained on ('{other.original_name}') and"
-            f" {tested} ('{spec.original_name}'), so the {role} task is not fully held out. {fix}"
+            f"{self._place()}: category '{category}' is trained on ('{trained}') and"
+            f" {tested} ('{name}'), so the {role} task is not fully held out. {fix}"
         )
 
     def _folded(self, spec: catalog.TaskSpec, placed: Mapping[str, Assignment]) -> dict[str, str]:
@@ -516,8 +521,11 @@ class Split:
         return {name.casefold(): name for name in names}
 
     def _is_ours(self, spec: catalog.TaskSpec) -> bool:
-        """True if our row places the task otherwise than `base` does."""
+        """True if our row places the task otherwise than `base` does, not by a kind of `base`'s."""
         if self.base is None or (row := self.find(spec)) is None:
+            return False
+        own = self.category_names(spec)[1:]
+        if row.field == "category" and own and not row.matches(own, spec):
             return False
         other = self.base.find(spec)
         return other is None or other.outcome != row.outcome

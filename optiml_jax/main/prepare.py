@@ -214,7 +214,7 @@ def run(args: argparse.Namespace) -> int:
         origin = f" from {folders}" if folders else ""
     split = split or splits.find(render.split, render.split_rules)
     placed = {task.spec.name: (task.spec, assignments[task.spec.name]) for task in tasks}
-    for note in split_notes.task_notes(split, placed):
+    for note in split_notes.task_notes(split, placed, index):
         print(f"note: {note}", file=sys.stderr)
     split_notes.check_beside(split, placed, index, args.out)
     print(f"read {show.count_of(len(tasks), 'task')} of {args.benchmark}{origin}", flush=True)

@@ -43,8 +43,9 @@ def table_notes(
     return told + _level_notes(split, rows, "in the catalog")
 
 
-def task_notes(split: splits.Split, given: Placed) -> list[str]:
-    """Of tasks that were read: rows of a user's file that place none, of these or of the catalog.
+def task_notes(split: splits.Split, given: Placed, index: Mapping[str, Any]) -> list[str]:
+    """Of tasks that were read: rows of a user's file that place none, of these, of the catalog or
+    of the store.
 
     And training tasks of these that are copies of evaluation suites, or on the data of an evaluated
     task, of these or of the catalog.
@@ -56,7 +57,8 @@ def task_notes(split: splits.Split, given: Placed) -> list[str]:
     specs = {row.name: row.to_spec() for row in table} | {name: s for name, (s, _) in given.items()}
     told, roles = [], {}
     if split.rules:
-        told = split_file.notes(split, specs.values())
+        stored = (catalog.TaskSpec.from_json(row["spec"]) for row in index.get("tasks", ()))
+        told = split_file.notes(split, ({one.name: one for one in stored} | specs).values())
         elsewhere = {row.name: row.dropped_because for row in table if row.dropped_because}
         roles = split.roles(list(specs.values()), elsewhere=elsewhere)
     elif split.name in catalog_table.SPLITS:
@@ -114,35 +116,33 @@ def check_beside(split: splits.Split, given: Placed, index: Mapping[str, Any], w
     Raises:
         InputError: a given task and a stored one of another benchmark contradict each other: one
             category is trained on and held out fully, or a task trains on the data of an evaluated
-            one under a split that takes such tasks out, or whose base does.
+            one under a split that takes such tasks out, or whose base does; text under any.
     """
     benchmarks = {spec.benchmark for spec, _ in given.values()}
     rows = [r for r in index.get("tasks", ()) if r["spec"]["benchmark"] not in benchmarks]
     if split.rules:
         _check_categories(split, given, rows, where)
-    if _has_data_rule(split):
-        _check_data(split, given, rows, where)
+    _check_data(split, given, rows, where)
 
 
 def _check_categories(
     split: splits.Split, given: Placed, rows: Iterable[Mapping[str, Any]], where: str
 ) -> None:
-    stored = [
-        (row["spec"]["name"], row["spec"]["category"], row["role"], row["level"]) for row in rows
-    ]
-    ours = [(name, one.category, one.role, one.level) for name, (_, one) in given.items()]
-    for some, others in ((ours, stored), (stored, ours)):
-        trained = {
-            category: name for name, category, role, level in some if role == "train" and level
-        }
-        for name, category, _, level in others:
-            if level == "fully_held_out" and category in trained:
-                raise InputError(
-                    f"split '{split.name}': category '{category}' is trained on"
-                    f" ('{trained[category]}') and held out fully ('{name}') in store '{where}'."
-                    " Hold the whole category out (a row with field 'category'), give the task the"
-                    " level partially_supervised, or give a new --out."
-                )
+    table = catalog_table.read(declarations.CATALOG)
+    specs = [spec for spec, _ in given.values()]
+    placed = {name: one for name, (_, one) in given.items()}
+    for row in rows:
+        spec = catalog.TaskSpec.from_json(row["spec"])
+        placed[spec.name] = splits.Assignment(row["role"], row["level"], "", spec.category)
+        if spec.name in table:
+            # The store has the category under which the split reports the task.
+            spec = dataclasses.replace(spec, category=table[spec.name].category)
+        specs.append(spec)
+    split = dataclasses.replace(split, where=f"{_source(split)}, store '{where}'")
+    try:
+        split.check_held_out(specs, placed)
+    except InputError as error:
+        raise InputError(f"{error} Prepare both benchmarks again with a new --out then.") from error
 
 
 def _check_data(
@@ -150,6 +150,7 @@ def _check_data(
 ) -> None:
     beside = [(catalog.TaskSpec.from_json(row["spec"]), row["role"]) for row in rows]
     here = [(spec, one.role) for spec, one in given.values()]
+    has_rule = _has_data_rule(split)
     for some, others in ((here, beside), (beside, here)):
         # Rows that say train are exceptions that the user wants; no named split places the tasks
         # of a user's module.
@@ -157,6 +158,7 @@ def _check_data(
             spec
             for spec, role in some
             if role == "train"
+            and (has_rule or spec.instruction_kind == "text")
             and not split.find(spec)
             and (split.rules or spec.benchmark in declarations.BENCHMARKS)
         ]
@@ -220,29 +222,52 @@ def _shared_notes(split: splits.Split, given: Placed, placed: Placed) -> list[st
     """Of a split without a rule on shared data: training tasks on the data of an evaluated task."""
     if _has_data_rule(split):
         return []
-    rule = _only([spec for spec, one in placed.values() if one.role in splits.EVALUATED])
-    found = list(rule.shared(spec for spec, one in given.values() if one.role == "train"))
-    if not found:
-        return []
+    evaluated = [spec for spec, one in placed.values() if one.role in splits.EVALUATED]
+    # Text leaves, unless a row of the user's trains it.
+    trained = [
+        spec
+        for spec, one in given.values()
+        if one.role == "train" and spec.instruction_kind != "text"
+    ]
+    # Of a file on a named split: first the pairs that the file's rows make, then the published.
+    ours = [spec for spec in evaluated if split.rules and (not split.base or split.find(spec))]
+    found = list(_only(ours).shared(trained))
+    told = []
+    if found:
+        told.append(
+            f"{_pairs(split, found)} Add rows like excluded, field source, pattern {found[0][1]},"
+            " below those of the evaluated tasks; or let the last row have the field split and the"
+            " pattern opt_iml."
+        )
+    seen = {spec.name for spec, _, _ in found}
+    rest = list(_only(evaluated).shared(s for s in trained if s.name not in seen))
+    by_rows = [pair for pair in rest if split.rules and split.find(pair[0])]
+    if by_rows:
+        told.append(f"{_pairs(split, by_rows)} Rows of the file train them: change those rows.")
+    if found := [pair for pair in rest if pair not in by_rows]:
+        name = found[0][0].name
+        where = (
+            "to the file"
+            if split.rules
+            else "to a split file of your own, whose last row has the field split and pattern"
+            f" {split.name}"
+        )
+        take_out = f" To take them out, add rows like excluded, field name, pattern {name} {where}."
+        told.append(
+            f"{_pairs(split, found)} {'Its base' if split.rules else 'It'} was published so."
+            + ("" if split.track else take_out)
+        )
+    return told
+
+
+def _pairs(split: splits.Split, found: Sequence[tuple[catalog.TaskSpec, str, str]]) -> str:
+    """Says which training tasks are on evaluated data; see `SharedData.shared`."""
     spec, source, task = found[0]
     tasks = "1 training task names" if len(found) == 1 else f"{len(found):,} training tasks name"
-    told = (
+    return (
         f"{_source(split)}: {tasks} the data of an evaluated task (first: '{spec.name}', data set"
         f" '{source}', evaluated in '{task}'): no rule of this split takes them out of training."
     )
-    if split.track:
-        return [f"{told} It was published so."]
-    if split.base is None and split.rules:
-        return [
-            f"{told} Add rows like excluded, field source, pattern {source}, below those of the"
-            " evaluated tasks; or let the last row have the field split and the pattern opt_iml."
-        ]
-    base = "" if split.rules else f", whose last row has the field split and pattern {split.name}"
-    where = "to the file" if split.rules else "to a split file of your own"
-    return [
-        f"{told} {'Its base was' if split.rules else 'It was'} published so. To take them out,"
-        f" add rows like excluded, field name, pattern {spec.name} {where}{base}."
-    ]
 
 
 def _level_notes(
@@ -263,8 +288,9 @@ def _level_notes(
         more = f" and {len(categories) - 3:,} more" if len(categories) > 3 else ""
         tasks = "1 task is" if len(untrained) == 1 else f"{len(untrained):,} tasks are"
         told.append(
-            f"split '{split.name}': {tasks} partially_supervised, and no task {where} trains of"
-            f" their category: {', '.join(categories[:3])}{more}. Scores at that level are then of"
+            f"split '{split.name}': {tasks} partially_supervised, and no training task {where}"
+            f" has {'its' if len(untrained) == 1 else 'their'} category:"
+            f" {', '.join(categories[:3])}{more}. Scores at that level are then of"
             " categories that the model has not seen."
         )
     return told

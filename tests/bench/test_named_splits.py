@@ -2,7 +2,6 @@
 
 import collections
 import csv
-import dataclasses
 import json
 import pathlib
 
@@ -19,7 +18,7 @@ from optiml_jax.bench import (
 from optiml_jax.bench.sources import flan
 from optiml_jax.errors import InputError
 from optiml_jax.main import split_notes
-from optiml_jax.tasks import build_catalog
+from optiml_jax.tasks import build_catalog  # pyright: ignore[reportMissingImports]
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 BY_LISTS = [name for name in catalog_table.SPLITS if splits.SPLITS[name].track]
@@ -219,19 +218,41 @@ def test_a_split_of_another_benchmark_is_refused(rows):
         splits.assign([rows["flan__rte"].to_spec()], "t0")
 
 
-def test_text_without_instructions_trains_under_any_split(rows):
-    text = dataclasses.replace(
-        rows["flan__rte"].to_spec(),
-        name="replay__text",
-        original_name="text",
+def text(name):
+    return catalog.TaskSpec(
+        name=catalog.task_name("replay", name),
+        original_name=name,
         benchmark="replay",
         category="Plain Text",
-        sources=("text",),
         instruction_kind="text",
+        sources=(name,),
+        metric="rouge_l",
+        input_languages=(),
+        output_languages=(),
+        licence="Unknown",
+        num_examples=1,
+        path="",
     )
-    for split in splits.SPLITS:
-        (one,) = splits.assign([text], split).values()
-        assert (one.role, one.level) == ("train", "")
+
+
+@pytest.mark.parametrize("split", splits.SPLITS)
+def test_text_trains_unless_it_is_named_after_evaluated_data(rows, assigned, split):
+    known = [row.to_spec() for row in rows.values()]
+    track = splits.find(split).track
+    official = catalog_table.official_lists(rows.values(), track) if track else None
+    roles = assigned.get(split) or splits.assign(known, split)
+    tested = [spec for spec in known if roles[spec.name].role in splits.EVALUATED]
+    evaluated = {name for spec in tested for name in splits.source_names(spec)}
+    suites = {"bbh", "bigbench", "big_bench_hard", "mmlu", "mmlu_stem", "raft"}
+    # Sources that several tasks name without sharing data.
+    named = sorted((evaluated | suites) - set(splits.COLLECTIONS))
+    found = splits.assign(map(text, ("text", *named)), split, official, known=known)
+    assert (found["replay__text"].role, found["replay__text"].level) == ("train", "")
+    assert bool(evaluated) == (split != "opt_iml_max")
+    for name in named:
+        one = found[text(name).name]
+        assert (one.role, one.level) == ("excluded", ""), name
+        assert one.reason
 
 
 def test_the_document_has_the_tools_counts(assigned):

@@ -1,5 +1,7 @@
 """A user's own split: what a file may say, and what is refused."""
 
+import dataclasses
+
 import pytest
 
 from optiml_jax.bench import catalog, split_file, splits
@@ -266,12 +268,12 @@ def on(split):
         (
             "test\tfully_held_out\ttask\tother\n",
             *("flan_entailment", (*FLAN, spec("other", "Summarization", benchmark="t5"))),
-            "category 'Summarization' is trained on ('xsum') and tested ('other')",
+            "category 'Summarization' is trained on ('flan__xsum') and tested ('t5__other')",
         ),
         (
             "train\t\ttask\tother\n",
             *("flan_entailment", (*FLAN, spec("other", "Textual Entailment", benchmark="t5"))),
-            "category 'Textual Entailment' is trained on ('other') and tested ('rte')",
+            "category 'Textual Entailment' is trained on ('t5__other') and tested ('flan__rte')",
         ),
     ],
 )
@@ -421,12 +423,87 @@ def test_other_idle_rows_are_notes(write, row):
     assert "no task has" in note
 
 
+def test_a_row_on_another_name_of_a_data_set_is_told(write):
+    split = splits.find(write(HEAD + "excluded\t\tsource\tSGD\t\n" + LAST))
+    dialogue = spec("dialogue", sources=["schema_guided_dstc8"])
+    (note,) = split_file.notes(split, [dialogue, spec("x", sources=["sgdx"])])
+    assert "no task has source 'SGD'. Did you mean 'schema_guided_dstc8'?" in note
+    assert split_file.notes(split, [dialogue, spec("x", sources=["sgd"])]) == []
+
+
+def test_rows_may_place_tasks_of_another_benchmark_than_the_bases(write):
+    sst2 = spec("glue_sst2", benchmark="promptsource")
+    qqp = spec("glue_qqp", benchmark="promptsource")
+    train = "train\t\tname\tpromptsource__glue_sst2\t\n"
+    out = "excluded\t\tname\tpromptsource__glue_sst2\t\n"
+    found = splits.assign([sst2, qqp], write(HEAD + train + on("flan_entailment")))
+    assert [one.role for one in found.values()] == ["train", "excluded"]
+    # None is placed, or some are taken out: the rest would be left out unasked.
+    for rows in ("", out):
+        split = splits.find(write(HEAD + rows + on("flan_entailment")))
+        with pytest.raises(InputError) as error:
+            splits.assign([sst2, qqp], split)
+        assert str(error.value).startswith(
+            f"{split.where}: no row trains or evaluates a task of promptsource, and the split"
+            " 'flan_entailment' of the last row places the tasks of flan alone"
+        )
+    # All are meant.
+    rows = "excluded\t\tbenchmark\tpromptsource\t\n"
+    found = splits.assign([sst2, qqp], write(HEAD + rows + on("flan_entailment")))
+    assert [one.role for one in found.values()] == ["excluded", "excluded"]
+
+
+@pytest.mark.parametrize("kind", ["reading_comprehension", "open_domain_qa"])
+def test_a_row_may_hold_out_another_of_the_bases_kinds(write, kind):
+    """Both are Question Answering in the catalog; FLAN parts them."""
+    qa = "Question Answering"
+    specs = [spec(name, qa) for name in ("bool_q", "squad_v1", "arc_easy", "trivia_qa")]
+    row = f"test\tfully_held_out\tcategory\t{kind}\t\n"
+    found = splits.assign(specs, write(HEAD + row + on("flan_entailment")))
+    tested = {one.category for one in found.values() if one.level == "fully_held_out"}
+    assert tested == {kind}
+    assert [one.role for one in found.values()].count("train") == 2
+    # What other rows train still counts under both names.
+    other = spec("own", qa, benchmark="t5")
+    with pytest.raises(InputError, match="category 'Question Answering' is trained on"):
+        splits.assign(
+            [*specs, other], write(HEAD + "train\t\ttask\town\t\n" + row + on("flan_entailment"))
+        )
+    # A task alone is of both, and the advice that the error gives can be followed.
+    row = "test\tfully_held_out\tname\tflan__bool_q\t\n"
+    with pytest.raises(InputError, match="category 'reading_comprehension' is trained on"):
+        splits.assign(specs, write(HEAD + row + on("flan_entailment")))
+
+
+def test_text_leaves_under_any_file_that_evaluates_its_data(write):
+    rte, cb = spec("rte", sources=["rte"]), spec("cb", sources=["cb"])
+    rte_text, mmlu, other = (
+        dataclasses.replace(spec(name, sources=[name], benchmark="replay"), instruction_kind="text")
+        for name in ("rte", "mmlu", "other")
+    )
+    texts = [rte_text, mmlu, other]
+
+    def roles(rows):
+        found = splits.assign(texts, write(HEAD + rows), known=[rte, cb])
+        return [one.role for one in found.values()]
+
+    row = "test\tpartially_supervised\tname\tflan__rte\t\n"
+    out = ["excluded", "excluded", "train"]
+    assert roles(row + LAST) == out
+    assert roles(row + on("t0")) == out
+    assert roles(LAST) == ["train", "excluded", "train"]
+    assert roles(on("flan_entailment")) == out
+    # A row that trains the task, or the text.
+    assert roles("train\t\tname\tflan__rte\t\n" + on("flan_entailment"))[0] == "train"
+    assert roles("train\t\tname\treplay__*\t\n" + on("flan_entailment")) == ["train"] * 3
+
+
 def test_a_row_behind_others_is_told(write):
     rte = [spec("rte", "Textual Entailment"), spec("x")]
     split = splits.find(write(HEAD + TEST + "test\tfully_held_out\ttask\trte\t\n" + LAST))
     assert [note.partition(": ")[2] for note in split_file.notes(split, rte)] == [
-        "the row task 'rte' (test and fully_held_out) has no effect: rows above it place all 1 of"
-        " its tasks."
+        "the row task 'rte' (test and fully_held_out) has no effect: rows above it place its"
+        " one task."
     ]
     assert split_file.notes(splits.find(write(HEAD + TEST + LAST)), rte) == []
 
@@ -435,5 +512,5 @@ def test_a_row_behind_others_that_differ_is_told(write):
     rows = "test\tpartially_supervised\tname\tflan__rte*\t\nexcluded\t\tname\tflan__rte\t\n"
     split = splits.find(write("# why\n" + HEAD + rows + LAST))
     (note,) = split_file.notes(split, [spec("rte"), spec("x")])
-    assert "(excluded) has no effect: rows above it place all 1 of its tasks, 1 of them" in note
+    assert "(excluded) has no effect: rows above it place its one task, otherwise: 'flan__r" in note
     assert "'flan__rte' stays test and partially_supervised by row 3 (name 'flan__rte*')" in note

@@ -1,11 +1,15 @@
 """A split of a user's own on the command line, and the notes on empty levels."""
 
+import dataclasses
 import json
 
 import pytest
 
+from optiml_jax import tasks as declarations  # pyright: ignore[reportAttributeAccessIssue]
+from optiml_jax.bench import catalog_table, splits
 from optiml_jax.data import store as store_lib
-from optiml_jax.main import cli
+from optiml_jax.errors import InputError
+from optiml_jax.main import cli, split_notes
 
 from .commands import prepare, task_file
 
@@ -19,7 +23,7 @@ def task_dir(tmp_path):
     folder = tmp_path / "tasks"
     folder.mkdir()
     for name, category in (("001_a", "Text Matching"), ("002_b", "Textual Entailment")):
-        text = json.dumps({**task_file(), "Categories": [category]})
+        text = json.dumps({**task_file(), "Categories": [category], "Source": [name]})
         (folder / f"task{name}.json").write_text(text)
     return folder
 
@@ -202,11 +206,13 @@ def test_a_partially_supervised_category_without_training_is_told(
     row = "test\tpartially_supervised\tcategory\tTextual Entailment\tx\n"
     flag = split(row, LAST)
     assert cli.main(["inspect", "--catalog", flag]) == 0
-    told = "64 tasks are partially_supervised, and no task in the catalog trains of their category:"
+    told = (
+        "64 tasks are partially_supervised, and no training task in the catalog has their category:"
+    )
     assert f"{told} Textual Entailment." in capsys.readouterr().err
     store = tmp_path / "store"
     assert cli.main(prepare(task_dir, store, flag)) == 0
-    told = f"1 task is partially_supervised, and no task of {store} trains of their category: Text"
+    told = f"1 task is partially_supervised, and no training task of {store} has its category: T"
     assert told in capsys.readouterr().err
     text = json.dumps({**task_file(), "Categories": ["Textual Entailment"]})
     (task_dir / "task003_c.json").write_text(text)
@@ -260,10 +266,10 @@ def test_evaluated_data_of_a_stored_benchmark_does_not_train_under_opt_iml(
 def test_evaluated_data_of_the_catalog_does_not_train_under_opt_iml(task_dir, tmp_path):
     """Perspectrum is evaluated in Super-NaturalInstructions, and this folder has no task of it."""
     text = json.dumps({**task_file(), "Source": ["perspectrum"]})
-    (task_dir / "task001_a.json").write_text(text)
+    (task_dir / "task003_c.json").write_text(text)
     store = tmp_path / "store"
     assert cli.main(prepare(task_dir, store)) == 0
-    assert roles(store)["task001_a"] == ("excluded", "")
+    assert roles(store)["task003_c"] == ("excluded", "")
 
 
 @pytest.mark.parametrize("lists", [(), ("train_tasks.txt",)])
@@ -455,3 +461,117 @@ def test_rows_of_a_file_place_text(tmp_path, split):
     assert found["dailydialog/train"] == ("excluded", "evaluated data: asked")
     assert found["dialogsum.dev"] == ("train", "compared by hand")
     assert found["own"][0] == "train"
+
+
+def test_text_named_after_what_a_published_split_evaluates_does_not_train(tmp_path, split, capsys):
+    """No task is read beside it: what a split evaluates stands in the catalog."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("rte", "wsc", "own"):
+        (folder / f"{name}.txt").write_text("Some text.\n" * 40)
+
+    def found(store, flag):
+        command = ["prepare", "replay", f"--data_dir={folder}", f"--out={tmp_path / store}", flag]
+        assert cli.main([*command, "--vocabulary=small", "--vocab_size=264"]) == 0
+        return {name: role for name, (role, _) in text_roles(tmp_path / store).items()}
+
+    out = "excluded"
+    flags = {
+        "flan": ("--split=flan_entailment", {"rte": out, "wsc": out, "own": "train"}),
+        "t0": ("--split=t0", {"rte": out, "wsc": out, "own": "train"}),
+        "official": (
+            "--split=super_natural_instructions_official",
+            {"rte": out, "wsc": out, "own": "train"},
+        ),
+        "default": (split(LAST), {"rte": "train", "wsc": "train", "own": "train"}),
+    }
+    for store, (flag, roles) in flags.items():
+        assert found(store, flag) == roles, store
+    err = capsys.readouterr().err
+    assert "published so" not in err
+    # A row trains it: the user has said so.
+    flag = split("train\t\tname\treplay__rte\tcompared by hand\n", "\t\tsplit\tflan_entailment\n")
+    assert found("mine", flag) == {"rte": "train", "wsc": out, "own": "train"}
+    assert "data of an evaluated task" not in capsys.readouterr().err
+
+
+def test_text_on_the_data_of_a_stored_task_does_not_train_under_a_file(
+    task_dir, tmp_path, split, capsys
+):
+    text = json.dumps({**task_file(), "Categories": ["Textual Entailment"], "Source": ["own"]})
+    (task_dir / "task003_c.json").write_text(text)
+    store, flag = tmp_path / "store", split(TEST, LAST)
+    assert cli.main(prepare(task_dir, store, flag)) == 0
+    folder = write_dialogues(tmp_path / "dialogues")
+    assert cli.main(["prepare", "dialogue", f"--data_dir={folder}", f"--out={store}", flag]) == 2
+    assert "'dialogue__own' trains on the data of 'own'" in capsys.readouterr().err
+
+
+def test_rows_on_stored_text_are_not_idle(task_dir, tmp_path, split, capsys):
+    folder = tmp_path / "dialogues"
+    folder.mkdir()
+    (folder / "dailydialogue.jsonl").write_text('{"turns": ["Hello there", "Hi!"]}\n')
+    (folder / "mine.jsonl").write_text('{"turns": ["Hello there", "Hi!"]}\n')
+    # Nearly the name of a data set of the catalog's.
+    flag = split("excluded\t\tsource\tdailydialogue\tis DailyDialog\n", ON_OPT_IML)
+    store = tmp_path / "store"
+    command = ["prepare", "dialogue", f"--data_dir={folder}", f"--out={store}", flag]
+    assert cli.main([*command, "--vocabulary=small", "--vocab_size=264"]) == 0
+    assert cli.main(prepare(task_dir, store, flag)) == 0
+    assert "no task has source" not in capsys.readouterr().err
+
+
+def test_a_category_has_both_names_beside_a_stored_benchmark(split):
+    """The store has CB under FLAN's kind, entailment; Super-GLUE's is Textual Entailment."""
+    table = catalog_table.read(declarations.CATALOG)
+    cb, other, qnli = (
+        table[name].to_spec() for name in ("flan__cb", "promptsource__super_glue_cb", "flan__qnli")
+    )
+    row = "train\t\tname\tpromptsource__super_glue_cb\t\n"
+    path = split(row, "\t\tsplit\tflan_entailment\n").partition("=")[2]
+
+    def check(given, stored):
+        assigned = splits.assign([given], path)[given.name]
+        one = splits.assign([stored], path)[stored.name]
+        spec = dataclasses.replace(stored, category=one.category)
+        index = {"tasks": [{"spec": spec.to_json(), "role": one.role, "level": one.level}]}
+        placed = {given.name: (given, assigned)}
+        split_notes.check_beside(splits.find(path), placed, index, "STORE")
+
+    for given, stored in ((other, cb), (cb, other)):
+        with pytest.raises(InputError) as error:
+            check(given, stored)
+        assert "store 'STORE': category 'Textual Entailment' is trained on" in str(error.value)
+        assert "('promptsource__super_glue_cb') and tested ('flan__cb')" in str(error.value)
+    # Under any name another category.
+    check(qnli, dataclasses.replace(other, category="Sentiment Analysis"))
+
+
+TASK = "super_natural_instructions__task187_snli_entailment_to_contradiction_text_modification"
+
+
+def test_a_leak_of_the_files_own_rows_is_not_called_published(split, capsys):
+    row = "test\tpartially_supervised\tname\tpromptsource__imdb\t\n"
+    assert cli.main(["inspect", "--catalog", split(row, "\t\tsplit\topt_iml_max\n")]) == 0
+    err = capsys.readouterr().err
+    assert "3 training tasks name the data of an evaluated task" in err
+    assert "Add rows like excluded, field source, pattern imdb, below those of the" in err
+    assert "published so" not in err
+    # Beside the leaks of the base.
+    row = "test\tpartially_supervised\tname\tflan__imdb_reviews\t\n"
+    own = "train\t\tname\tpromptsource__imdb\t\n"
+    flag = split(row, own, "\t\tsplit\tflan_translation\n")
+    assert cli.main(["inspect", "--catalog", flag]) == 0
+    err = capsys.readouterr().err
+    assert "1 training task names the data of an evaluated task (first: 'promptsource__imdb'" in err
+    assert "3 training tasks name the data of an evaluated task (first: 'flan__" in err
+    assert err.count("published so") == 1
+    # A row that trains on what the base evaluates.
+    row = f"train\t\tname\t{TASK}\t\n"
+    flag = split(row, "\t\tsplit\tflan_entailment\n")
+    assert cli.main(["inspect", "--catalog", flag]) == 0
+    err = capsys.readouterr().err
+    assert f"1 training task names the data of an evaluated task (first: '{TASK}'" in err
+    assert "no rule of this split takes them out of training. Rows of the file train them" in err
+    assert "4 training tasks name the data of an evaluated task (first: 'flan__" in err
+    assert err.count("published so") == 1

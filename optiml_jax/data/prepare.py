@@ -253,7 +253,7 @@ def _check_settings(
 def _check_removed(names: Sequence[str], folder: pathlib.Path) -> None:
     if names:
         raise InputError(
-            f"store '{folder}' holds {len(names)} tasks that are not among the given ones (first:"
+            f"store '{folder}' holds tasks that are not among the given ones ({len(names)}, first:"
             f" '{names[0]}'). Give --prune to remove them, or the folder that has them all."
         )
 

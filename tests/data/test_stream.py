@@ -162,9 +162,7 @@ def test_a_state_of_other_batches_is_refused(store):
 def test_a_state_of_another_version_says_so(store):
     state = make_stream(store).state(3)
     state["order"]["plan"] = 2
-    with pytest.raises(
-        InputError, match=r"another version .* \(order 2, here 3\)\. Go on"
-    ):
+    with pytest.raises(InputError, match=r"another version .* \(order 2, here 3\)\. Go on"):
         make_stream(store).restore(state)
 
 

@@ -188,8 +188,8 @@ class TrainStream:
         if trained.get("plan") != packing.VERSION:
             raise InputError(
                 "the checkpoint was trained in the order of another version of optiml_jax (order"
-                f" {trained.get('plan')}, here {packing.VERSION}). Go on with that version, or start"
-                " a new MODEL_DIR with INITIAL_CHECKPOINT_PATH."
+                f" {trained.get('plan')}, here {packing.VERSION}). Go on with that version, or"
+                " start a new MODEL_DIR with INITIAL_CHECKPOINT_PATH."
             )
         differing = [
             f"other {name} ({_DIGESTS[name]})"

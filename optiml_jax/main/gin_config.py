@@ -131,7 +131,7 @@ def sources(args: Any) -> Sources:
     return Sources(tuple(args.gin_file), paths, tuple(bindings))
 
 
-def register(configurables: Mapping[str, Callable[..., Any]]) -> None:
+def make_known(configurables: Mapping[str, Callable[..., Any]]) -> None:
     """Makes dataclasses and functions known to gin by these names; `read` needs them."""
     for name, configurable in configurables.items():
         _register(name, configurable)
@@ -155,7 +155,7 @@ def build(
         InputError: anything a user wrote wrongly, with its place and the nearest name.
     """
     gin.clear_config()
-    register(configurables)
+    make_known(configurables)
     statements = [_unless_set(statement, unset or {}) for statement in read(config)]
     table = {statement.key: statement for statement in statements}
     check(statements, table, root)
@@ -186,7 +186,7 @@ def is_imported(selector: str) -> bool:
 
 def configures(config: Sources, root: str, configurables: Mapping[str, Callable[..., Any]]) -> bool:
     """Whether any file or flag binds a parameter of `root`."""
-    register(configurables)
+    make_known(configurables)
     return any(statement.selector == root for statement in read(config))
 
 

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from optiml_jax.main import gin_config, mixture_files, train_job
 
     sources = gin_config.sources(args)
-    gin_config.register(train_job.CONFIGURABLES)
+    gin_config.make_known(train_job.CONFIGURABLES)
     mixture_files.check(sources)
     config = gin_config.build(sources, "train", train_job.CONFIGURABLES)
     parts = train_job.resolve(config.value)

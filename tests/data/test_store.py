@@ -163,7 +163,9 @@ def test_a_changed_task_rewrites_its_shard_only(built, tasks, vocabulary):
 def test_removed_and_added_tasks(built, tasks, vocabulary):
     others = [*tasks[:-2], make_task(40, 15)]
     before = store_lib.read_index(built)
-    with pytest.raises(InputError, match=r"holds tasks that are not .*2, first: .*task007_made.*--prune"):
+    with pytest.raises(
+        InputError, match=r"holds tasks that are not .*2, first: .*task007_made.*--prune"
+    ):
         build(built, others, vocabulary)
     assert store_lib.read_index(built) == before
     result = build(built, others, vocabulary, prune=True)

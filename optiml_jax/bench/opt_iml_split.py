@@ -300,7 +300,12 @@ SAME_DATA: Mapping[str, tuple[str, str]] = {
     "roc_stories": ("rocstories", "ROCStories under another name"),
     "xl_wic": ("wic", "its English part is WiC (arXiv 2010.06478)"),
     "daily_dialog": ("dailydialog", "DailyDialog under another name"),
+    "ijcnlp_dailydialog": ("dailydialog", "DailyDialog's folder, as its authors call it"),
     "sgd": ("schema_guided_dstc8", "Schema-Guided Dialogue under another name"),
+    "dstc8-schema-guided-dialogue": (
+        "schema_guided_dstc8",
+        "Schema-Guided Dialogue's repository, as its authors call it",
+    ),
     "schema_guided_dialogue": ("schema_guided_dstc8", "Schema-Guided Dialogue under another name"),
 }
 """Data set as a benchmark names it -> (the name that stands for its data, reason)."""

@@ -414,7 +414,12 @@ def test_data_that_the_file_evaluates_leaves_in_every_benchmark(tmp_path, split)
 
 
 def write_dialogues(folder):
-    for name in ("dailydialog/train", "dialogsum.dev", "own"):
+    for name in (
+        "dailydialog/train",
+        "dialogsum.dev",
+        "own",
+        "dstc8-schema-guided-dialogue/dev/001",
+    ):
         path = folder / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text('{"turns": ["Hello there", "Hi!"]}\n')
@@ -435,6 +440,7 @@ def test_text_named_after_evaluated_data_does_not_train(task_dir, tmp_path, caps
     assert {name: role for name, (role, _) in found.items()} == {
         "dailydialog/train": "excluded",
         "dialogsum.dev": "excluded",
+        "dstc8-schema-guided-dialogue/dev/001": "excluded",
         "own": "train",
     }
     assert "DailyDialog (§5.4), which is a part of it" in found["dialogsum.dev"][1]

@@ -174,7 +174,7 @@ def build(
 def _note_references(reached: "_Reached") -> None:
     """Makes bindings of functions that are given to others, and not called yet, operative too."""
     for (scope, selector), bound in gin_lib._CONFIG.items():
-        if scope in reached.macros if selector == "gin.macro" else True:
+        if selector != "gin.macro" or scope in reached.macros:
             gin_lib._OPERATIVE_CONFIG.setdefault((scope, selector), dict(bound))
 
 
